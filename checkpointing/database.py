@@ -1,0 +1,230 @@
+"""`Database`: the one handle on everything durable."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Final, cast
+
+import psycopg
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.store.postgres.aio import AsyncPostgresStore
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from . import embedded
+from .bridge import Bridge, one_line
+from .documents import Documents
+from .errors import DatabaseUnavailable, InvalidDatabaseURI, ThreadBusy
+from .migrate import migrate
+from .saver import HoldfastSaver
+from .sql import queries
+from .store import HoldfastStore
+
+SQL: Final = queries("threads")
+_LOCK_SEED: Final = 0x74687265
+"""Keeps our thread locks apart from other users of hashtextextended: 'thre' in ASCII."""
+_CONNECT_TIMEOUT: Final = 10
+_POOL_SIZE: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadRecord:
+    """A thread's newest checkpoint; `metadata` is what the run was configured with."""
+
+    thread_id: str
+    updated_at: datetime
+    metadata: dict[str, Any]
+
+
+class Database:
+    """A pool of connections, its own event loop, and what Holdfast keeps in Postgres.
+
+    `saver` goes to `compile(checkpointer=…)`, `store` to `compile(store=…)`; both work under
+    `invoke` and `ainvoke`, from any thread and any asyncio loop.
+    """
+
+    _shared: ClassVar[Database | None] = None
+    _shared_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, uri: str | None = None, *, serde: SerializerProtocol | None = None) -> None:
+        """Open it; `open` and `connect` are the same with an end, which is what you want."""
+        self.uri: Final = uri or os.environ.get("HOLDFAST_DATABASE_URI") or ""
+        self._embedded: Final = not self.uri
+        if self.uri:
+            _check_uri(self.uri)
+        # Strict: a checkpoint revives messages and plain data, never a type that it names itself.
+        serde = serde or JsonPlusSerializer(allowed_msgpack_modules=None)
+        self._bridge = Bridge()
+        try:
+            self._bridge.call(self._start, serde)
+        except BaseException:
+            self._bridge.close()
+            raise
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, uri: str | None = None, *, serde: SerializerProtocol | None = None) -> AsyncGenerator[Database]:
+        """A database for the length of an `async with` block.
+
+        Args:
+            uri: a Postgres URI; else `HOLDFAST_DATABASE_URI`; else the embedded Postgres.
+            serde: what writes and reads state; by default the official serializer, with no pickle
+                and no types but LangChain's messages, LangGraph's own and the standard library's.
+
+        Raises:
+            InvalidDatabaseURI: the URI cannot be parsed.
+            DatabaseUnavailable: nobody answers there, or it refuses us.
+            MissingExtra, EmbeddedPostgresFailed: the embedded default cannot be had.
+            SetupRefused, SchemaTooNew: the schema cannot be brought to this version.
+        """
+        database = await asyncio.to_thread(cls, uri, serde=serde)
+        try:
+            yield database
+        finally:
+            await asyncio.to_thread(database.close)
+
+    @classmethod
+    @contextmanager
+    def connect(cls, uri: str | None = None, *, serde: SerializerProtocol | None = None) -> Generator[Database]:
+        """`open` for sync code."""
+        database = cls(uri, serde=serde)
+        try:
+            yield database
+        finally:
+            database.close()
+
+    @classmethod
+    def shared(cls) -> Database:
+        """The process's own database, opened at first use and closed at exit.
+
+        For graphs that a server imports by name and that therefore cannot be handed one. Opening
+        blocks; from async code call it through `asyncio.to_thread`.
+        """
+        with cls._shared_lock:
+            if cls._shared is None:
+                cls._shared = cls()
+                atexit.register(cls._shared.close)
+            return cls._shared
+
+    def close(self) -> None:
+        """Close every connection and stop the loop; closing twice is harmless."""
+        if not self._pool.closed:
+            self._bridge.call(self._stop)
+            self._bridge.close()
+
+    async def _start(self, serde: SerializerProtocol) -> None:
+        uri = await self._set_up()
+        self._conninfo = uri
+        self._pool = AsyncConnectionPool[AsyncConnection[DictRow]](
+            uri,
+            min_size=1,
+            max_size=_POOL_SIZE,
+            timeout=_CONNECT_TIMEOUT,
+            open=False,
+            # The pool's own look before it hands a connection out: after a restart of the server
+            # the stale ones are replaced here instead of failing a checkpoint.
+            check=cast("Any", AsyncConnectionPool.check_connection),
+            kwargs={**_CONNECTION_OPTIONS, "row_factory": dict_row},
+        )
+        await self._pool.open(wait=True, timeout=_CONNECT_TIMEOUT)
+        self.saver = HoldfastSaver(self._bridge, AsyncPostgresSaver(self._pool, serde=serde))
+        self.store = HoldfastStore(self._bridge, AsyncPostgresStore(self._pool))
+        self.documents = Documents(self._bridge, self._pool)
+
+    async def _stop(self) -> None:
+        await self._pool.close()
+
+    async def _set_up(self) -> str:
+        attempts = 3 if self._embedded else 1
+        for attempt in range(1, attempts + 1):
+            uri = self.uri or await asyncio.to_thread(embedded.start)
+            try:
+                async with await _connect(uri) as connection:
+                    await migrate(connection)
+                return uri
+            except DatabaseUnavailable:
+                # After a kill of the embedded server its files may point at the dead one for a moment.
+                if attempt == attempts:
+                    raise
+                await asyncio.sleep(0.3 * attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    @asynccontextmanager
+    async def hold_thread(self, thread_id: str) -> AsyncGenerator[None]:
+        """Be the only one that runs this thread, for the length of the block.
+
+        The lock lives in one database session and goes with it, so a killed process leaves none.
+
+        Raises:
+            ThreadBusy: another process holds the thread.
+        """
+        connection = await self._bridge.acall(self._lock_thread, thread_id)
+        try:
+            yield
+        finally:
+            await self._bridge.acall(connection.close)
+
+    async def _lock_thread(self, thread_id: str) -> AsyncConnection[DictRow]:
+        connection = await _connect(self._conninfo)
+        try:
+            cursor = await connection.execute(SQL["try_lock_thread"], {"thread_id": thread_id, "seed": _LOCK_SEED})
+            row = await cursor.fetchone()
+            if row is None or not row["held"]:
+                raise ThreadBusy(thread_id)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    def threads(self, limit: int = 50) -> list[ThreadRecord]:
+        """The threads that were active last, newest first."""
+        return self._bridge.call(self._threads, limit)
+
+    async def athreads(self, limit: int = 50) -> list[ThreadRecord]:
+        return await self._bridge.acall(self._threads, limit)
+
+    async def _threads(self, limit: int) -> list[ThreadRecord]:
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(SQL["list_threads"], {"limit": limit})).fetchall()
+        return [
+            ThreadRecord(thread_id=row["thread_id"], updated_at=row["updated_at"], metadata=row["metadata"])
+            for row in rows
+        ]
+
+
+_CONNECTION_OPTIONS: Final[dict[str, Any]] = {
+    "autocommit": True,
+    "prepare_threshold": 0,
+    "connect_timeout": _CONNECT_TIMEOUT,
+    "application_name": "holdfast",
+}
+
+
+def _check_uri(uri: str) -> None:
+    try:
+        conninfo_to_dict(uri)
+    except psycopg.ProgrammingError as error:
+        raise InvalidDatabaseURI(
+            f"not a Postgres URI: {one_line(error)}; expected postgresql://user:password@host:5432/database "
+            "(in HOLDFAST_DATABASE_URI or given to Database)"
+        ) from error
+
+
+async def _connect(uri: str) -> AsyncConnection[DictRow]:
+    try:
+        return await AsyncConnection[DictRow].connect(uri, row_factory=dict_row, **_CONNECTION_OPTIONS)
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(
+            f"cannot connect to the database: {one_line(error)}; check HOLDFAST_DATABASE_URI and that the server runs"
+        ) from error

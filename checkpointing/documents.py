@@ -1,0 +1,155 @@
+"""Documents that agents read: kept by content, searchable by full text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+from psycopg_pool import AsyncConnectionPool
+
+from .bridge import Bridge
+from .errors import UnknownDocument
+from .sql import queries
+
+SQL: Final = queries("documents")
+PASSAGE_SIZE: Final = 1200
+"""Characters after which a passage is closed at the next paragraph."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A text with a name; `name` is a path within its folder, with forward slashes."""
+
+    name: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the text, hexadecimal."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A piece of a document: `text` stands there at character `position`."""
+
+    document: str
+    position: int
+    text: str
+
+
+def split_passages(document: Document, size: int = PASSAGE_SIZE) -> Iterator[Passage]:
+    """Cut a document into runs of whole paragraphs of about `size` characters.
+
+    A paragraph longer than `size` stays whole. Every passage is verbatim:
+
+    >>> text = "One.\\n\\nTwo.\\n\\nThree."
+    >>> cuts = list(split_passages(Document(name="a.txt", text=text), size=8))
+    >>> [(cut.position, cut.text) for cut in cuts]
+    [(0, 'One.\\n\\nTwo.'), (12, 'Three.')]
+    """
+    start, end = 0, 0
+    for paragraph in re.finditer(r"\S(?:.|\n(?!\s*\n))*", document.text):
+        if end > start and paragraph.end() - start > size and end - start >= size / 2:
+            yield Passage(document=document.name, position=start, text=document.text[start:end])
+            start = end = 0
+        if end <= start:
+            start = paragraph.start()
+        end = paragraph.end()
+    if end > start:
+        yield Passage(document=document.name, position=start, text=document.text[start:end])
+
+
+def dossier_digest(documents: Sequence[Document]) -> str:
+    """The identity of a set of documents: 32 hexadecimal digits over all names and texts."""
+    lines = sorted(f"{document.digest} {document.name}" for document in documents)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+class Documents:
+    """Dossiers in the database. Got from `Database.documents`; each method has an async twin `a…`."""
+
+    def __init__(self, bridge: Bridge, pool: AsyncConnectionPool[AsyncConnection[DictRow]]) -> None:
+        self._bridge = bridge
+        self._pool = pool
+
+    def save(self, documents: Sequence[Document]) -> str:
+        """Store and index the documents; return the dossier's id.
+
+        The id depends on names and contents alone, and a saved dossier never changes.
+        """
+        return self._bridge.call(self._save, documents)
+
+    async def asave(self, documents: Sequence[Document]) -> str:
+        return await self._bridge.acall(self._save, documents)
+
+    async def _save(self, documents: Sequence[Document]) -> str:
+        dossier_id = dossier_digest(documents)
+        async with (
+            self._pool.connection() as connection,
+            connection.transaction(),
+            connection.cursor() as cursor,
+        ):
+            await cursor.executemany(
+                SQL["save_document"], [{"digest": item.digest, "body": item.text} for item in documents]
+            )
+            await cursor.executemany(
+                SQL["save_passage"],
+                [
+                    {"digest": item.digest, "position": passage.position, "body": passage.text}
+                    for item in documents
+                    for passage in split_passages(item)
+                ],
+            )
+            await cursor.executemany(
+                SQL["save_entry"],
+                [{"dossier_id": dossier_id, "name": item.name, "digest": item.digest} for item in documents],
+            )
+        return dossier_id
+
+    def names(self, dossier_id: str) -> list[str]:
+        """The names of the dossier's documents, sorted; empty for an unknown dossier."""
+        return self._bridge.call(self._names, dossier_id)
+
+    async def anames(self, dossier_id: str) -> list[str]:
+        return await self._bridge.acall(self._names, dossier_id)
+
+    async def _names(self, dossier_id: str) -> list[str]:
+        return [row["name"] for row in await self._rows("document_names", dossier_id=dossier_id)]
+
+    def read(self, dossier_id: str, name: str) -> Document:
+        """One document, whole.
+
+        Raises:
+            UnknownDocument: the dossier holds no such name; the error lists those it holds.
+        """
+        return self._bridge.call(self._read, dossier_id, name)
+
+    async def aread(self, dossier_id: str, name: str) -> Document:
+        return await self._bridge.acall(self._read, dossier_id, name)
+
+    async def _read(self, dossier_id: str, name: str) -> Document:
+        rows = await self._rows("read_document", dossier_id=dossier_id, name=name.replace("\x00", ""))
+        if not rows:
+            raise UnknownDocument(name, await self._names(dossier_id))
+        return Document(name=rows[0]["name"], text=rows[0]["body"])
+
+    def search(self, dossier_id: str, query: str, limit: int = 8) -> list[Passage]:
+        """The passages that fit the words of `query` best, best first; at most `limit`."""
+        return self._bridge.call(self._search, dossier_id, query, limit)
+
+    async def asearch(self, dossier_id: str, query: str, limit: int = 8) -> list[Passage]:
+        return await self._bridge.acall(self._search, dossier_id, query, limit)
+
+    async def _search(self, dossier_id: str, query: str, limit: int) -> list[Passage]:
+        rows = await self._rows("search_passages", dossier_id=dossier_id, query=query.replace("\x00", ""), limit=limit)
+        return [Passage(document=row["name"], position=row["position"], text=row["body"]) for row in rows]
+
+    async def _rows(self, query_name: str, /, **parameters: object) -> list[DictRow]:
+        async with self._pool.connection() as connection:
+            return await (await connection.execute(SQL[query_name], parameters)).fetchall()

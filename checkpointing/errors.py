@@ -1,0 +1,47 @@
+"""The root of every error that Holdfast raises, and those of the database floor."""
+
+from typing import Final
+
+
+class HoldfastError(Exception):
+    """Base of all Holdfast errors. Its text says what was wrong, where, and what to do."""
+
+
+class MissingExtra(HoldfastError):
+    """An optional part of Holdfast was asked for and its packages are not installed."""
+
+    def __init__(self, extra: str, purpose: str, *, instead: str = "") -> None:
+        self.extra: Final = extra
+        advice = f", or {instead}" if instead else ""
+        super().__init__(f"{purpose} needs an extra: pip install 'holdfast[{extra}]'{advice}")
+
+
+class InvalidDatabaseURI(HoldfastError):
+    """The database URI cannot be parsed as a Postgres connection string."""
+
+
+class DatabaseUnavailable(HoldfastError):
+    """The database cannot be reached, or went away in the middle of an operation."""
+
+
+class EmbeddedPostgresFailed(HoldfastError):
+    """The embedded Postgres could not be started in the folder it was given."""
+
+
+class ThreadBusy(HoldfastError):
+    """Another process is running this thread at this moment."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id: Final = thread_id
+        super().__init__(
+            f"thread {thread_id!r} is being run by another process; wait for it to pause or end, then try again"
+        )
+
+
+class UnknownDocument(HoldfastError):
+    """The dossier holds no document of that name."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        self.name: Final = name
+        self.known: Final = known
+        super().__init__(f"no document named {name!r} in this dossier; it holds: {', '.join(known) or 'nothing'}")

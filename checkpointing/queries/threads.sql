@@ -1,0 +1,19 @@
+-- name: list_threads
+-- The newest checkpoint of each thread's root namespace, latest first.
+SELECT thread_id, checkpoint_id, metadata, updated_at
+FROM (
+    SELECT DISTINCT ON (thread_id)
+        thread_id,
+        checkpoint_id,
+        metadata,
+        (checkpoint ->> 'ts')::timestamptz AS updated_at
+    FROM checkpoints
+    WHERE checkpoint_ns = ''
+    ORDER BY thread_id, checkpoint_id DESC
+) AS newest
+ORDER BY updated_at DESC
+LIMIT %(limit)s;
+
+-- name: try_lock_thread
+-- True when this connection now holds the thread; the lock goes with the connection.
+SELECT pg_try_advisory_lock(hashtextextended(%(thread_id)s, %(seed)s)) AS held;
