@@ -1,0 +1,82 @@
+"""Narrow steps with typed contracts; each is a factory that returns a runnable for `add_node`."""
+
+from .approve import Clock, Review, approve_node, utc_now
+from .contracts import (
+    Angle,
+    Angles,
+    Approval,
+    Email,
+    Evidence,
+    Fact,
+    Findings,
+    Letter,
+    Problem,
+    Quote,
+    Receipt,
+    Selection,
+)
+from .dossier import Loaded, load_folder
+from .draft import draft_node
+from .errors import (
+    DeliveryFailed,
+    DossierEmpty,
+    DossierNotAllowed,
+    DossierNotFound,
+    InvalidBrief,
+    NoEvidence,
+    TooManyModelCalls,
+    UnknownModel,
+    UnsupportedQuote,
+)
+from .mail import SmtpServer
+from .models import load_model
+from .offline import OfflineExtractiveModel
+from .plan import plan_node
+from .research import check_brief, research_node
+from .select import select_node
+from .send import send_node
+from .stage import Guardrails, stage
+from .tools import dossier_tools, web_tools
+
+__all__ = [
+    "Angle",
+    "Angles",
+    "Approval",
+    "Clock",
+    "DeliveryFailed",
+    "DossierEmpty",
+    "DossierNotAllowed",
+    "DossierNotFound",
+    "Email",
+    "Evidence",
+    "Fact",
+    "Findings",
+    "Guardrails",
+    "InvalidBrief",
+    "Letter",
+    "Loaded",
+    "NoEvidence",
+    "OfflineExtractiveModel",
+    "Problem",
+    "Quote",
+    "Receipt",
+    "Review",
+    "Selection",
+    "SmtpServer",
+    "TooManyModelCalls",
+    "UnknownModel",
+    "UnsupportedQuote",
+    "approve_node",
+    "check_brief",
+    "dossier_tools",
+    "draft_node",
+    "load_folder",
+    "load_model",
+    "plan_node",
+    "research_node",
+    "select_node",
+    "send_node",
+    "stage",
+    "utc_now",
+    "web_tools",
+]

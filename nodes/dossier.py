@@ -1,0 +1,144 @@
+"""A dossier: a folder of documents about one company, read into plain text."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ..checkpointing.documents import Document
+from ..checkpointing.errors import HoldfastError, MissingExtra
+from .contracts import Problem
+from .errors import DossierEmpty, DossierNotAllowed, DossierNotFound
+
+MAX_BYTES: Final = 20 * 1024 * 1024
+"""A larger file is reported and left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What a folder held: the documents, and what had to be left out."""
+
+    documents: list[Document] = field(default_factory=list[Document])
+    problems: list[Problem] = field(default_factory=list[Problem])
+
+
+class _Unreadable(HoldfastError):
+    """This one file cannot be used; the text says why."""
+
+
+def load_folder(folder: str | Path, *, within: Path | None = None) -> Loaded:
+    """Read every .md, .txt, .html and .pdf below a folder.
+
+    A file that cannot be read (broken, encrypted, binary, too large, a link that leads out of the
+    folder) is reported in `problems` and left out. Hidden files and other kinds are passed over.
+
+    Args:
+        folder: where the documents lie.
+        within: if given, the folder must lie in or below this one.
+
+    Raises:
+        DossierNotFound, DossierNotAllowed, DossierEmpty: there is nothing to work on.
+    """
+    root = usable_folder(folder, within)
+    loaded = Loaded()
+    for path in _files(root):
+        name = path.relative_to(root).as_posix()
+        try:
+            loaded.documents.append(Document(name=name, text=_read(path, root)))
+        except (_Unreadable, MissingExtra, OSError) as error:
+            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            loaded.problems.append(Problem(node="research", subject=name, problem=reason))
+    if not loaded.documents:
+        left_out = "; ".join(f"{problem['subject']}: {problem['problem']}" for problem in loaded.problems[:3])
+        raise DossierEmpty(
+            f"no readable document in {root}: a dossier is a folder with .md, .txt, .html or .pdf files"
+            + (f" (left out: {left_out})" if left_out else "")
+        )
+    return loaded
+
+
+def usable_folder(folder: str | Path, within: Path | None = None) -> Path:
+    """The folder's real path.
+
+    Raises:
+        DossierNotFound, DossierNotAllowed: it is no folder, cannot be read, or lies outside `within`.
+    """
+    try:
+        root = Path(folder).expanduser().resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        raise DossierNotFound(f"no such folder: {folder}; give the folder that holds the documents") from None
+    if within is not None and not root.is_relative_to(within.resolve()):
+        raise DossierNotAllowed(f"{folder} lies outside {within}, where this deployment keeps its dossiers")
+    if not root.is_dir():
+        raise DossierNotFound(f"not a folder: {root}; give the folder that holds the documents")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise DossierNotFound(f"no permission to read {root}")
+    return root
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in _READERS:
+                yield Path(folder, name)
+
+
+def _read(path: Path, root: Path) -> str:
+    if not path.resolve().is_relative_to(root):
+        raise _Unreadable("a link that leads out of the folder")
+    if path.stat().st_size > MAX_BYTES:
+        raise _Unreadable(f"larger than {MAX_BYTES // 1024 // 1024} MiB")
+    text = _READERS[path.suffix.lower()](path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
+    if "\x00" in text:
+        raise _Unreadable("holds NUL characters, so it is not text")
+    if not text.strip():
+        raise _Unreadable("holds no text")
+    return text
+
+
+def _plain(data: bytes) -> str:
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _Unreadable(f"not {encoding.removesuffix('-sig').upper()} text (byte {error.start})") from error
+
+
+def _html(data: bytes) -> str:
+    try:
+        from bs4 import BeautifulSoup
+    except ImportError:
+        raise MissingExtra("html", "reading HTML") from None
+    soup = BeautifulSoup(data, "html.parser")
+    for noise in soup(["script", "style", "nav", "noscript", "template", "head"]):
+        noise.decompose()
+    blocks = (" ".join(text.split()) for text in soup.get_text("\n").split("\n"))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _pdf(data: bytes) -> str:
+    try:
+        from pypdf import PdfReader
+        from pypdf.errors import PyPdfError
+    except ImportError:
+        raise MissingExtra("pdf", "reading PDF") from None
+    try:
+        pages = [page.extract_text() for page in PdfReader(io.BytesIO(data)).pages]
+    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        # pypdf meets a damaged file with whatever its parser trips over.
+        raise _Unreadable(f"a damaged or protected PDF ({type(error).__name__}: {error})") from error
+    return "\n\n".join(page.strip() for page in pages)
+
+
+_READERS: Final[dict[str, Callable[[bytes], str]]] = {
+    ".md": _plain,
+    ".txt": _plain,
+    ".html": _html,
+    ".htm": _html,
+    ".pdf": _pdf,
+}

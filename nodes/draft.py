@@ -1,0 +1,134 @@
+"""Draft: a message that cites the evidence, and nothing but the evidence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NotRequired
+
+from langchain.agents import AgentState
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
+from typing_extensions import TypedDict
+
+from ..guardrails.quotes import locate, quoted_spans
+from .contracts import Email, Evidence, Letter
+from .errors import UnsupportedQuote
+from .models import model_name
+from .prompts import render
+from .stage import Guardrails, stage
+
+DEFAULT_SENDER: Final = "Draft <draft@localhost>"
+
+INSTRUCTIONS: Final = (
+    "You write a short, friendly, concrete message to a company, in plain text. Take up its own words: quote the "
+    "evidence exactly, between double quotation marks, each quotation followed by its number like [1]. Say what is "
+    "offered in one or two sentences, and close with a simple question. Claim nothing that the evidence does not say."
+)
+
+
+class DraftInput(TypedDict):
+    """What drafting needs."""
+
+    company: str
+    offer: NotRequired[str]
+    to: NotRequired[str]
+    sender: NotRequired[str]
+    evidence: list[Evidence]
+
+
+class DraftState(AgentState[Any]):
+    """The drafting agent's state: what it may cite."""
+
+    evidence: list[Evidence]
+
+
+class DraftUpdate(TypedDict):
+    """The message, ready for review."""
+
+    email: Email
+
+
+def draft_node(model: BaseChatModel, *, guardrails: Guardrails = ()) -> Runnable[DraftInput, DraftUpdate]:
+    """A node that writes the message and appends its sources.
+
+    Raises:
+        UnsupportedQuote: the message quotes or cites what the evidence does not hold.
+        MalformedAnswer, ModelCallFailed: see `stage`.
+    """
+
+    def prepare(state: DraftInput) -> Mapping[str, Any]:
+        material = {
+            "company": state["company"],
+            "offer": state.get("offer", ""),
+            "sender": state.get("sender", ""),
+            "evidence": [
+                {
+                    "number": item["number"],
+                    "document": item["document"],
+                    "angle": item["angle"],
+                    "quote": item["quote"],
+                }
+                for item in state["evidence"]
+            ],
+        }
+        return {"messages": [("user", render("Write the message.", material))], "evidence": state["evidence"]}
+
+    def check(agent: Mapping[str, Any], answer: Letter) -> None:
+        check_citations(answer["body"], agent["evidence"])
+
+    def finish(state: DraftInput, _: Mapping[str, Any], answer: Letter) -> DraftUpdate:
+        body = check_citations(answer["body"].strip(), state["evidence"])
+        email = Email(
+            sender=state.get("sender") or DEFAULT_SENDER,
+            subject=answer["subject"].strip(),
+            body=f"{body}\n\n{sources(body, state['evidence'])}\n",
+            drafted_by=model_name(model),
+        )
+        if to := state.get("to"):
+            email["to"] = to
+        return {"email": email}
+
+    return stage(
+        "draft",
+        model,
+        answer=Letter,
+        instructions=INSTRUCTIONS,
+        prepare=prepare,
+        check=check,
+        finish=finish,
+        guardrails=guardrails,
+        state_schema=DraftState,
+    )
+
+
+def check_citations(body: str, evidence: Sequence[Evidence]) -> str:
+    """The body, with every quotation in the exact characters of its document.
+
+    Raises:
+        UnsupportedQuote: a quotation is not in the evidence, a cited number does not exist, or
+            nothing is cited at all.
+    """
+    for span in quoted_spans(body):
+        located = next((found for item in evidence if (found := locate(span, item["quote"]))), None)
+        if located is None:
+            raise UnsupportedQuote(f"the draft quotes words that are not in the evidence: {span}")
+        body = body.replace(span, located.text)
+    cited = {int(number) for number in re.findall(r"\[(\d{1,3})\]", body)}
+    if strays := sorted(cited - {item["number"] for item in evidence}):
+        raise UnsupportedQuote(f"the draft cites evidence that does not exist: {strays}")
+    if not cited:
+        raise UnsupportedQuote("the draft cites no evidence: expected numbers like [1]")
+    return body
+
+
+def sources(body: str, evidence: Sequence[Evidence]) -> str:
+    """The list of what the body cites: document and characters, and the quotation if the body lacks it."""
+    lines = ["Sources"]
+    for item in evidence:
+        if f"[{item['number']}]" in body:
+            end = item["position"] + len(item["quote"])
+            lines.append(f"[{item['number']}] {item['document']}, characters {item['position']}-{end}")
+            if item["quote"] not in body:
+                lines.append(f"    \u201c{item['quote']}\u201d")
+    return "\n".join(lines)
