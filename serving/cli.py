@@ -1,0 +1,273 @@
+"""The `holdfast` command. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from langgraph.types import Command
+
+    from holdfast.checkpointing import Database
+    from holdfast.graphs.outreach import OutreachInput
+
+    from .runs import Runner, ThreadState
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+by_option = click.option("--by", "actor", metavar="NAME", help="Who decides.  [default: your login name]")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="holdfast", message="holdfast %(version)s")
+def cli() -> None:
+    """Agents that hold fast: run them, kill them, resume them, approve what they do.
+
+    State lives in Postgres: the server that HOLDFAST_DATABASE_URI names, else an embedded one in your
+    data directory (HOLDFAST_HOME moves it).
+    """
+
+
+@cli.group()
+def run() -> None:
+    """Start a graph on a new thread."""
+
+
+@run.command()
+@click.option("--company", required=True, help="Whom the message is for.")
+@click.option("--dossier", required=True, metavar="DIR", help="Folder of .md, .txt, .html and .pdf about them.")
+@click.option("--offer", default="", help="What you offer them, in a sentence or two.")
+@click.option("--to", metavar="ADDRESS", help="The recipient; can still be given at the approval.")
+@click.option("--from", "sender", metavar="ADDRESS", help="The sender.")
+@click.option("--model", default="offline", show_default=True, metavar="M", help="provider:model, or offline.")
+@click.option("--thread", "thread_id", metavar="ID", help="Name of the thread.  [default: made up]")
+@click.option("--outbox", default="outbox", show_default=True, metavar="DIR", help="Where the .eml file goes.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time for one stage.",
+)
+@json_option
+def outreach(
+    company: str,
+    dossier: str,
+    offer: str,
+    to: str | None,
+    sender: str | None,
+    model: str,
+    thread_id: str | None,
+    outbox: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Research a company, draft a message that quotes its own documents, and wait for your approval.
+
+    \b
+    holdfast run outreach --company "Tidewater Instruments" --dossier samples/tidewater-instruments
+    """
+    from .runs import Settings, new_run
+
+    given = {
+        "company": company,
+        "dossier": str(Path(dossier).expanduser().resolve()),
+        "offer": offer,
+        "to": to,
+        "sender": sender,
+    }
+    brief: OutreachInput = {key: value for key, value in given.items() if value}  # type: ignore[assignment]
+    settings = Settings(model=model, outbox=str(Path(outbox).expanduser().resolve()), timeout=timeout)
+
+    async def segment(database: Database) -> int:
+        async with new_run(
+            database, {"company": "", "dossier": "", **brief}, thread_id, settings, _actor(None)
+        ) as runner:
+            return await _segment(runner, brief, as_json=as_json)
+
+    _with_database(segment)
+
+
+@cli.command()
+@click.argument("thread")
+@json_option
+def resume(thread: str, as_json: bool) -> None:
+    """Go on with a thread that was stopped, killed or failed, from where it stood."""
+    from .runs import existing, resumable
+
+    async def segment(database: Database) -> int:
+        async with database.hold_thread(thread):
+            runner = await existing(database, thread, actor=_actor(None), with_model=True)
+            await resumable(runner)
+            return await _segment(runner, None, as_json=as_json)
+
+    _with_database(segment)
+
+
+@cli.command()
+@click.argument("thread")
+@click.option("--to", metavar="ADDRESS", help="Send it to this address.")
+@click.option("--subject", help="Send it with this subject.")
+@click.option(
+    "--body",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="Send this text instead (- for standard input).",
+)
+@by_option
+@json_option
+def approve(thread: str, to: str | None, subject: str | None, body: Any, actor: str | None, as_json: bool) -> None:
+    """Approve the message that a thread waits with, changed if you say so, and let it go on."""
+    changes = {"to": to, "subject": subject, "body": body.read() if body else None}
+    edits = {key: value for key, value in changes.items() if value is not None}
+
+    def decision(state: ThreadState) -> dict[str, Any]:
+        if not edits:
+            return {"type": "approve"}
+        email = state.values["email"]
+        arguments = {key: email[key] for key in ("to", "subject", "body") if key in email} | edits
+        return {"type": "edit", "edited_action": {"name": "send_email", "args": arguments}}
+
+    _decide(thread, decision, actor, as_json)
+
+
+@cli.command()
+@click.argument("thread")
+@click.option("--reason", required=True, help="Why not; kept with the decision.")
+@by_option
+@json_option
+def reject(thread: str, reason: str, actor: str | None, as_json: bool) -> None:
+    """Reject the message that a thread waits with; the thread ends, and nothing is sent."""
+    _decide(thread, lambda _: {"type": "reject", "message": reason}, actor, as_json)
+
+
+@cli.command()
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@json_option
+def threads(limit: int, as_json: bool) -> None:
+    """List the most recent outreach threads."""
+    from rich.console import Console
+
+    from . import render
+    from .runs import survey
+
+    async def listing(database: Database) -> int:
+        states = await survey(database, limit)
+        if as_json:
+            click.echo(render.dump([render.as_json(state) for state in states]))
+        elif states:
+            Console().print(render.table(states))
+        else:
+            click.echo("no threads yet; `holdfast run outreach --help` says how to start one")
+        return 0
+
+    _with_database(listing)
+
+
+@cli.command()
+@click.argument("thread")
+@json_option
+def show(thread: str, as_json: bool) -> None:
+    """Show what a thread has found out, written and decided so far, and what it waits for."""
+    from .runs import existing
+
+    async def shown(database: Database) -> int:
+        _report(await (await existing(database, thread)).state(), as_json=as_json, full=True)
+        return 0
+
+    _with_database(shown)
+
+
+def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], actor: str | None, as_json: bool) -> None:
+    from langgraph.types import Command
+
+    from .runs import checked_review, decidable, existing
+
+    async def segment(database: Database) -> int:
+        async with database.hold_thread(thread):
+            runner = await existing(database, thread, actor=_actor(actor))
+            answer = checked_review(decision(await decidable(runner)))
+            return await _segment(runner, Command(resume=answer), as_json=as_json)
+
+    _with_database(segment)
+
+
+async def _segment(runner: Runner, given: OutreachInput | Command[Any] | None, *, as_json: bool) -> int:
+    from rich.console import Console
+
+    from .progress import Progress
+
+    console = Console(stderr=True, quiet=as_json, highlight=False)
+    console.print(f"thread {runner.thread_id}, model {runner.settings.model}", markup=False, soft_wrap=True)
+    async with _stop_signals(runner) as received:
+        with Progress(console) as progress:
+            try:
+                state = await runner.advance(given, progress)
+            except asyncio.CancelledError:
+                if not received:
+                    raise
+                state = await runner.state()
+    _report(state, as_json=as_json, full=False)
+    return 128 + received[0] if received and state.status == "stopped" else 0
+
+
+def _report(state: ThreadState, *, as_json: bool, full: bool) -> None:
+    from rich.console import Console
+
+    from . import render
+
+    if as_json:
+        click.echo(render.dump(render.as_json(state)))
+    else:
+        render.show(Console(highlight=False), state, full=full)
+
+
+@asynccontextmanager
+async def _stop_signals(runner: Runner) -> AsyncGenerator[list[int]]:
+    """The first Ctrl-C or SIGTERM asks the graph to stop at its next step boundary, the second cancels it."""
+    received: list[int] = []
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop(number: int) -> None:
+        received.append(number)
+        if len(received) == 1:
+            click.echo("stopping after this step; once more to stop at once", err=True)
+            runner.control.request_drain(signal.Signals(number).name)
+        elif task is not None:
+            task.cancel()
+
+    def handler(number: int, _: object) -> None:
+        loop.call_soon_threadsafe(stop, number)
+
+    # signal.signal, not loop.add_signal_handler: that one is missing on Windows.
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, action in previous.items():
+            signal.signal(number, action)
+
+
+def _with_database(work: Callable[[Database], Coroutine[Any, Any, int]]) -> NoReturn:
+    async def main() -> int:
+        from holdfast.checkpointing import Database
+
+        async with Database.open() as database:
+            return await work(database)
+
+    sys.exit(asyncio.run(main()))
+
+
+def _actor(given: str | None) -> str:
+    try:
+        return given or getpass.getuser()
+    except (OSError, KeyError):  # no login name, as in some containers
+        return "unknown"

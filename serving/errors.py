@@ -1,0 +1,42 @@
+"""What can be wrong with a request to run, resume or decide."""
+
+from holdfast.checkpointing import HoldfastError
+
+
+class UnknownThread(HoldfastError):
+    """The database holds no thread of that name."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"no thread {thread_id!r} in this database; `holdfast threads` lists them")
+
+
+class UnknownGraph(HoldfastError):
+    """The thread belongs to a graph that this command does not know."""
+
+
+class ThreadExists(HoldfastError):
+    """A new run was asked for under a name that is taken."""
+
+
+class InvalidThread(HoldfastError):
+    """The text cannot be a thread's name."""
+
+
+class ThreadFinished(HoldfastError):
+    """There is nothing left to do on the thread."""
+
+
+class ApprovalPending(HoldfastError):
+    """The thread waits for a person, so it cannot simply go on."""
+
+
+class NotWaiting(HoldfastError):
+    """A decision was given on a thread that does not wait for one."""
+
+
+class RunFailed(HoldfastError):
+    """A node failed; the thread is kept and can be resumed from there."""
+
+
+class InvalidDecision(HoldfastError):
+    """The decision holds something that cannot be used; nothing has been decided."""
