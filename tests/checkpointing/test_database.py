@@ -1,0 +1,277 @@
+"""What `Database` promises."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+from typing_extensions import TypedDict
+
+from holdfast.checkpointing import (
+    Database,
+    DatabaseUnavailable,
+    HoldfastError,
+    InvalidDatabaseURI,
+    SchemaTooNew,
+    SetupRefused,
+    ThreadBusy,
+    embedded,
+)
+from holdfast.checkpointing.migrate import SETUP_KEY
+from tests.conftest import new_database
+
+
+class Count(TypedDict):
+    value: int
+
+
+def counting() -> StateGraph[Count, None, Count, Count]:
+    """A graph that adds one, asks a person, and adds the answer."""
+
+    def add(state: Count) -> Count:
+        return {"value": state["value"] + 1}
+
+    def ask(state: Count) -> Count:
+        return {"value": state["value"] + int(interrupt("how many?"))}
+
+    graph = StateGraph(Count)
+    graph.add_node("add", add)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "add")
+    graph.add_edge("add", "ask")
+    return graph
+
+
+def on(thread: str) -> Any:
+    return {"configurable": {"thread_id": thread}}
+
+
+def test_one_saver_serves_sync_and_async_runs_of_one_thread(db: Database) -> None:
+    """A run begun with invoke goes on with ainvoke, on another loop, and is read with both."""
+    graph = counting().compile(checkpointer=db.saver, store=db.store)
+    graph.invoke({"value": 1}, on("t"))
+    assert asyncio.run(graph.ainvoke(Command(resume=40), on("t"))) == {"value": 42}
+    assert graph.get_state(on("t")).values == {"value": 42}
+    assert len(list(graph.get_state_history(on("t")))) == 4
+
+
+async def test_a_sync_run_inside_a_running_loop_works(db: Database) -> None:
+    """The database's loop is not the caller's, so a notebook may call invoke."""
+    graph = counting().compile(checkpointer=db.saver)
+    graph.invoke({"value": 1}, on("t"))
+    assert (await graph.aget_state(on("t"))).next == ("ask",)
+
+
+def test_many_threads_share_one_database(db: Database) -> None:
+    """Sync callers in many OS threads do not disturb one another."""
+    graph = counting().compile(checkpointer=db.saver)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: graph.invoke({"value": n}, on(f"t{n}")), range(32)))
+    assert [graph.get_state(on(f"t{n}")).values["value"] for n in range(32)] == [n + 1 for n in range(32)]
+
+
+def test_the_store_is_shared_by_sync_and_async_code(db: Database) -> None:
+    db.store.put(("plans",), "a", {"text": "sync"})
+
+    async def read() -> Any:
+        await db.store.aput(("plans",), "b", {"text": "async"})
+        return await db.store.aget(("plans",), "a")
+
+    assert asyncio.run(read()).value == {"text": "sync"}
+    assert [item.key for item in db.store.search(("plans",))] == ["b", "a"]
+
+
+def test_deleting_a_thread_leaves_nothing(db: Database) -> None:
+    """The server's word for it, "delete_all", and the official one both work."""
+    graph = counting().compile(checkpointer=db.saver)
+    for thread in ("a", "b", "c"):
+        graph.invoke({"value": 1}, on(thread))
+    db.saver.delete_thread("a")
+    db.saver.prune(["b"], strategy="delete_all")
+    db.saver.prune(["c"], strategy="delete")
+    assert list(db.saver.list(None)) == []
+
+
+@dataclass
+class Foreign:
+    """A type that no checkpoint may bring back by naming it."""
+
+    secret: int
+
+
+def test_checkpoints_revive_no_foreign_types_and_no_pickle(db: Database) -> None:
+    """Even where somebody else wrote such a value, reading it imports nothing and unpickles nothing."""
+    written = JsonPlusSerializer(allowed_msgpack_modules=True).dumps_typed(Foreign(7))
+    assert not isinstance(db.saver.serde.loads_typed(written), Foreign)
+    with pytest.raises(NotImplementedError, match="pickle"):
+        db.saver.serde.loads_typed(("pickle", pickle.dumps({})))
+
+
+async def test_a_thread_has_one_runner(database_uri: str) -> None:
+    """Whoever holds a thread keeps others out, and letting go lets them in."""
+    async with Database.open(database_uri) as one, Database.open(database_uri) as two:
+        async with one.hold_thread("t"):
+            with pytest.raises(ThreadBusy, match="'t' is being run by another process"):
+                await two.hold_thread("t").__aenter__()
+            async with two.hold_thread("another"):
+                pass
+        async with two.hold_thread("t"):
+            pass
+
+
+def test_a_killed_process_leaves_no_lock(database_uri: str) -> None:
+    code = """
+import asyncio, os, signal, sys
+from holdfast.checkpointing import Database
+async def main():
+    async with Database.open(sys.argv[1]) as db, db.hold_thread("t"):
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", code, database_uri], check=False)
+
+    async def take() -> None:
+        async with Database.open(database_uri) as db, db.hold_thread("t"):
+            pass
+
+    asyncio.run(take())
+
+
+def test_set_up_happens_once_however_many_start_together(empty_uri: str) -> None:
+    """Eight processes that open an empty database at once all succeed, and each migration ran once."""
+    code = "import sys; from holdfast.checkpointing import Database; Database(sys.argv[1]).close()"
+    children = [subprocess.Popen([sys.executable, "-c", code, empty_uri]) for _ in range(8)]
+    assert [child.wait() for child in children] == [0] * 8
+    with psycopg.connect(empty_uri) as connection:
+        versions = connection.execute("SELECT version FROM holdfast.migrations ORDER BY version").fetchall()
+    assert versions == [(1,), (2,)]
+
+
+def test_a_newer_schema_is_refused(database_uri: str) -> None:
+    with psycopg.connect(database_uri) as connection:
+        connection.execute("INSERT INTO holdfast.migrations (version, name) VALUES (9999, 'of tomorrow')")
+    with pytest.raises(SchemaTooNew, match="schema version 9999"):
+        Database(database_uri)
+
+
+def test_a_role_that_may_not_set_up_is_told_what_to_run(server_uri: str) -> None:
+    with new_database(server_uri) as uri, psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("CREATE ROLE holdfast_nobody LOGIN")
+        try:
+            with pytest.raises(SetupRefused, match="CREATE SCHEMA holdfast AUTHORIZATION"):
+                Database(psycopg.conninfo.make_conninfo(uri, user="holdfast_nobody"))
+        finally:
+            connection.execute("DROP ROLE holdfast_nobody")
+
+
+@pytest.mark.parametrize("uri", ["nonsense", "http://example", "postgresql://[::1"])
+def test_a_wrong_uri_is_named(uri: str) -> None:
+    with pytest.raises(InvalidDatabaseURI, match="not a Postgres URI"):
+        Database(uri)
+
+
+def test_an_unreachable_server_is_named_and_no_password_is_shown() -> None:
+    with pytest.raises(DatabaseUnavailable, match="cannot connect to the database") as caught:
+        Database("postgresql://ada:hunter2@127.0.0.1:1/none")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_connection_lost_between_calls_is_replaced(database_uri: str, server_uri: str) -> None:
+    """After the server has dropped every connection, the next call works again."""
+    graph = counting()
+    with Database.connect(database_uri) as db:
+        compiled = graph.compile(checkpointer=db.saver)
+        compiled.invoke({"value": 1}, on("t"))
+        cut_connections(server_uri, database_uri)
+        assert compiled.get_state(on("t")).values == {"value": 2}
+
+
+def test_a_database_that_disappears_is_named(server_uri: str, template: str) -> None:
+    with new_database(server_uri, template) as uri:
+        db = Database(uri)
+        with psycopg.connect(server_uri, autocommit=True) as connection:
+            name = psycopg.conninfo.conninfo_to_dict(uri)["dbname"]
+            connection.execute(
+                psycopg.sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(psycopg.sql.Identifier(str(name)))
+            )
+        cut_connections(server_uri, uri)
+        db._pool.timeout = 1.0  # pyright: ignore[reportPrivateUsage] - the test need not wait ten seconds
+        with pytest.raises(DatabaseUnavailable):
+            db.threads()
+        db.close()
+
+
+def test_set_up_waits_for_another_that_is_under_way(empty_uri: str) -> None:
+    """While another session holds the set-up lock, nothing is created."""
+    with psycopg.connect(empty_uri, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (SETUP_KEY,))
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(Database, empty_uri)
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast' AND datname = current_database()"
+            while other.execute(waiting).fetchone() == (0,):
+                pass
+            assert other.execute("SELECT to_regnamespace('holdfast')").fetchone() == (None,)
+            other.execute("SELECT pg_advisory_unlock(%s)", (SETUP_KEY,))
+            opening.result().close()
+
+
+def test_the_shared_database_is_one(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_DATABASE_URI", database_uri)
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: Database.shared(), range(8)))
+    assert len(found) == 1
+    found.pop().close()
+    monkeypatch.setattr(Database, "_shared", None)
+
+
+def test_an_embedded_server_that_was_killed_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a SIGKILL of the embedded Postgres itself, the next open finds what was committed."""
+    home = Path(tempfile.mkdtemp(prefix="holdfast-"))
+    home.chmod(0o755)
+    monkeypatch.setenv("HOLDFAST_HOME", str(home))
+    monkeypatch.delenv("HOLDFAST_DATABASE_URI", raising=False)
+    try:
+        with Database.connect() as db:
+            db.store.put(("kept",), "k", {"v": 1})
+        postmaster = psutil.Process(int((home / "postgres" / "postmaster.pid").read_text().split()[0]))
+        postmaster.send_signal(signal.SIGKILL)
+        postmaster.wait(10)
+        with Database.connect() as db:
+            item = db.store.get(("kept",), "k")
+        assert item is not None
+        assert item.value == {"v": 1}
+    finally:
+        embedded.stop()
+
+
+def test_an_embedded_server_in_a_bad_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    monkeypatch.setenv("HOLDFAST_HOME", str(blocked))
+    monkeypatch.delenv("HOLDFAST_DATABASE_URI", raising=False)
+    with pytest.raises(HoldfastError, match="the embedded Postgres did not start"):
+        Database()
+
+
+def cut_connections(server_uri: str, uri: str) -> None:
+    """End every session on a database, as a restart of the server does."""
+    name = psycopg.conninfo.conninfo_to_dict(uri)["dbname"]
+    with psycopg.connect(server_uri, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            (name,),
+        )
