@@ -95,8 +95,8 @@ class KillSwitch(BaseCallbackHandler):
         self._left(run_id)
 
     def _entered(self, run_id: UUID, metadata: Any, start: Moment, end: Moment) -> None:
-        namespace: str = (metadata or {}).get("langgraph_checkpoint_ns", "")
-        if namespace.partition(":")[0] == self.point.node:
+        given: dict[str, Any] = metadata or {}
+        if str(given.get("langgraph_checkpoint_ns", "")).partition(":")[0] == self.point.node:
             self._inside[run_id] = end
             self._reached(start)
 

@@ -49,7 +49,7 @@ def split_passages(document: Document, size: int = PASSAGE_SIZE) -> Iterator[Pas
     A paragraph longer than `size` stays whole. Every passage is verbatim:
 
     >>> text = "One.\\n\\nTwo.\\n\\nThree."
-    >>> cuts = list(split_passages(Document(name="a.txt", text=text), size=8))
+    >>> cuts = list(split_passages(Document(name="a.txt", text=text), size=10))
     >>> [(cut.position, cut.text) for cut in cuts]
     [(0, 'One.\\n\\nTwo.'), (12, 'Three.')]
     """

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _WORD: Final = re.compile(r"[^\W\d_]{3,}")
-_SENTENCE: Final = re.compile(r"[A-Z0-9][^\n]*?[.!?](?=\s+[A-Z\"(\[]|\s*$)")
+_PARAGRAPH: Final = re.compile(r"\n[ \t]*\n")
+_SENTENCE: Final = re.compile(r"\S.*?[.!?](?=\s+[A-Z\"(\[]|\s*$)", re.DOTALL)
 _FENCE: Final = re.compile(r"^(```|~~~|:::).*?^\1", re.MULTILINE | re.DOTALL)
 _NOT_PROSE: Final = re.compile(r"[|<>{}\[\]\"“”]|https?:|--|\\|^\d+\.\s")
 _STOP: Final = frozenset(
@@ -52,22 +53,23 @@ def words(text: str) -> list[str]:
 def sentences(document: str, text: str) -> Iterator[Sentence]:
     """The sentences of running prose in a text: no headings, lists of links, tables or code.
 
-    >>> [s.text for s in sentences("a.md", "# Title\\n\\nThe pump on the pier failed at night. It was old.\\n")]
-    ['The pump on the pier failed at night.']
+    >>> [s.text for s in sentences("a.md", "# Title\\n\\nThe pump on the old pier failed again at night. Why?\\n")]
+    ['The pump on the old pier failed again at night.']
     """
-    for match in _SENTENCE.finditer(_FENCE.sub("", text)):
-        sentence = match.group()
-        if _is_prose(sentence):
-            yield Sentence(document=document, text=sentence)
+    for paragraph in _PARAGRAPH.split(_FENCE.sub("", text)):
+        for match in _SENTENCE.finditer(paragraph):
+            if _is_prose(match.group()):
+                yield Sentence(document=document, text=match.group())
 
 
 def _is_prose(sentence: str) -> bool:
-    letters = sum(character.isalpha() or character == " " for character in sentence)
+    letters = sum(character.isalpha() or character.isspace() for character in sentence)
     return (
         40 <= len(sentence) <= 320  # noqa: PLR2004 - shorter says little, longer is no quotation
         and letters >= 0.88 * len(sentence)
+        and sentence.count("`") <= 2  # noqa: PLR2004 - one name of code may be quoted, a list of them says little
         and not _NOT_PROSE.search(sentence)
-        and sentence[:1] not in "#-*>|"
+        and sentence[:1].isupper()
     )
 
 

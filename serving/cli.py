@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import getpass
 import signal
-import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -69,7 +68,7 @@ def outreach(
     outbox: str,
     timeout: float,
     as_json: bool,
-) -> None:
+) -> int:
     """Research a company, draft a message that quotes its own documents, and wait for your approval.
 
     \b
@@ -93,13 +92,13 @@ def outreach(
         ) as runner:
             return await _segment(runner, brief, as_json=as_json)
 
-    _with_database(segment)
+    return _with_database(segment)
 
 
 @cli.command()
 @click.argument("thread")
 @json_option
-def resume(thread: str, as_json: bool) -> None:
+def resume(thread: str, as_json: bool) -> int:
     """Go on with a thread that was stopped, killed or failed, from where it stood."""
     from .runs import existing, resumable
 
@@ -109,7 +108,7 @@ def resume(thread: str, as_json: bool) -> None:
             await resumable(runner)
             return await _segment(runner, None, as_json=as_json)
 
-    _with_database(segment)
+    return _with_database(segment)
 
 
 @cli.command()
@@ -124,7 +123,7 @@ def resume(thread: str, as_json: bool) -> None:
 )
 @by_option
 @json_option
-def approve(thread: str, to: str | None, subject: str | None, body: Any, actor: str | None, as_json: bool) -> None:
+def approve(thread: str, to: str | None, subject: str | None, body: Any, actor: str | None, as_json: bool) -> int:
     """Approve the message that a thread waits with, changed if you say so, and let it go on."""
     changes = {"to": to, "subject": subject, "body": body.read() if body else None}
     edits = {key: value for key, value in changes.items() if value is not None}
@@ -136,7 +135,7 @@ def approve(thread: str, to: str | None, subject: str | None, body: Any, actor: 
         arguments = {key: email[key] for key in ("to", "subject", "body") if key in email} | edits
         return {"type": "edit", "edited_action": {"name": "send_email", "args": arguments}}
 
-    _decide(thread, decision, actor, as_json)
+    return _decide(thread, decision, actor, as_json)
 
 
 @cli.command()
@@ -144,15 +143,15 @@ def approve(thread: str, to: str | None, subject: str | None, body: Any, actor: 
 @click.option("--reason", required=True, help="Why not; kept with the decision.")
 @by_option
 @json_option
-def reject(thread: str, reason: str, actor: str | None, as_json: bool) -> None:
+def reject(thread: str, reason: str, actor: str | None, as_json: bool) -> int:
     """Reject the message that a thread waits with; the thread ends, and nothing is sent."""
-    _decide(thread, lambda _: {"type": "reject", "message": reason}, actor, as_json)
+    return _decide(thread, lambda _: {"type": "reject", "message": reason}, actor, as_json)
 
 
 @cli.command()
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @json_option
-def threads(limit: int, as_json: bool) -> None:
+def threads(limit: int, as_json: bool) -> int:
     """List the most recent outreach threads."""
     from rich.console import Console
 
@@ -169,13 +168,13 @@ def threads(limit: int, as_json: bool) -> None:
             click.echo("no threads yet; `holdfast run outreach --help` says how to start one")
         return 0
 
-    _with_database(listing)
+    return _with_database(listing)
 
 
 @cli.command()
 @click.argument("thread")
 @json_option
-def show(thread: str, as_json: bool) -> None:
+def show(thread: str, as_json: bool) -> int:
     """Show what a thread has found out, written and decided so far, and what it waits for."""
     from .runs import existing
 
@@ -183,10 +182,10 @@ def show(thread: str, as_json: bool) -> None:
         _report(await (await existing(database, thread)).state(), as_json=as_json, full=True)
         return 0
 
-    _with_database(shown)
+    return _with_database(shown)
 
 
-def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], actor: str | None, as_json: bool) -> None:
+def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], actor: str | None, as_json: bool) -> int:
     from langgraph.types import Command
 
     from .runs import checked_review, decidable, existing
@@ -197,7 +196,7 @@ def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], acto
             answer = checked_review(decision(await decidable(runner)))
             return await _segment(runner, Command(resume=answer), as_json=as_json)
 
-    _with_database(segment)
+    return _with_database(segment)
 
 
 async def _segment(runner: Runner, given: OutreachInput | Command[Any] | None, *, as_json: bool) -> int:
@@ -256,14 +255,14 @@ async def _stop_signals(runner: Runner) -> AsyncGenerator[list[int]]:
             signal.signal(number, action)
 
 
-def _with_database(work: Callable[[Database], Coroutine[Any, Any, int]]) -> NoReturn:
+def _with_database(work: Callable[[Database], Coroutine[Any, Any, int]]) -> int:
     async def main() -> int:
         from holdfast.checkpointing import Database
 
         async with Database.open() as database:
             return await work(database)
 
-    sys.exit(asyncio.run(main()))
+    return asyncio.run(main())
 
 
 def _actor(given: str | None) -> str:

@@ -38,7 +38,7 @@ def dump(value: Any) -> str:
 
 
 def show(console: Console, state: ThreadState, *, full: bool = True) -> None:
-    """Print a thread; with `full`, everything that its stages left behind."""
+    """Print a thread: with `full` everything that its stages left behind, else what is new to whoever waits."""
     for heading, lines in _sections(state, full=full):
         console.print(Text(heading, style="bold"))
         for line in lines:
@@ -77,7 +77,7 @@ def _sections(state: ThreadState, *, full: bool) -> Iterator[tuple[str, list[str
             yield "Angles", [f"- {angle['title']}: {angle['why']}" for angle in angles]
         if evidence := values.get("evidence"):
             yield "Evidence", [line for item in evidence for line in _evidence(item)]
-    if email := values.get("email"):
+    if (email := values.get("email")) and (full or state.status == "waiting"):
         yield "Message", _message(email)
     if problems := values.get("problems"):
         yield "Left out", [f"- {item['node']}: {item['subject']}: {item['problem']}" for item in problems]

@@ -184,7 +184,9 @@ def _compiled(database: Database, settings: Settings, model: BaseChatModel) -> C
 
 def _state(thread_id: str, snapshot: StateSnapshot, settings: Settings, tokens: int) -> ThreadState:
     status: Status = "stopped"
-    error = next((str(task.error) for task in snapshot.tasks if task.error), None)
+    errors = (str(task.error) for task in snapshot.tasks if task.error)
+    # A second Ctrl-C cancels the node that runs; LangGraph records that as its error, but nothing failed.
+    error = next((text for text in errors if not text.startswith("CancelledError(")), None)
     if snapshot.interrupts:
         status, error = "waiting", None
     elif not snapshot.next:

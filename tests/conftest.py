@@ -69,18 +69,25 @@ def db(database_uri: str) -> Iterator[Database]:
 @pytest.fixture
 def environment(database_uri: str, tmp_path: Path) -> dict[str, str]:
     """The environment of a child process that works on this test's database."""
-    passed = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("HOLDFAST_", "LANGSMITH_", "OPENAI_", "ANTHROPIC_", "TAVILY_"))
-    }
-    return passed | {"HOLDFAST_DATABASE_URI": database_uri, "HOLDFAST_HOME": str(tmp_path / "home")}
+    return child_environment(database_uri, tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dossier() -> Path:
     """The sample dossier: eight fictional documents in four formats."""
     return SAMPLES
+
+
+def child_environment(uri: str, folder: Path) -> dict[str, str]:
+    """This process's environment without anybody's settings and keys, on the given database."""
+    foreign = ("HOLDFAST_", "LANGSMITH_", "LANGCHAIN_", "OPENAI_", "ANTHROPIC_", "TAVILY_")
+    passed = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    return passed | {
+        "HOLDFAST_DATABASE_URI": uri,
+        "HOLDFAST_HOME": str(folder / "home"),
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+    }
 
 
 @contextmanager

@@ -19,6 +19,8 @@ import pytest
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typing_extensions import TypedDict
 
 from holdfast.checkpointing import (
@@ -56,6 +58,10 @@ def counting() -> StateGraph[Count, None, Count, Count]:
     return graph
 
 
+def run(graph: Any, value: int, thread: str) -> Any:
+    return graph.invoke({"value": value}, on(thread))
+
+
 def on(thread: str) -> Any:
     return {"configurable": {"thread_id": thread}}
 
@@ -80,7 +86,9 @@ def test_many_threads_share_one_database(db: Database) -> None:
     """Sync callers in many OS threads do not disturb one another."""
     graph = counting().compile(checkpointer=db.saver)
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda n: graph.invoke({"value": n}, on(f"t{n}")), range(32)))
+        runs = [pool.submit(run, graph, n, f"t{n}") for n in range(32)]
+        for finished in runs:
+            finished.result()
     assert [graph.get_state(on(f"t{n}")).values["value"] for n in range(32)] == [n + 1 for n in range(32)]
 
 
@@ -173,7 +181,7 @@ def test_a_role_that_may_not_set_up_is_told_what_to_run(server_uri: str) -> None
         connection.execute("CREATE ROLE holdfast_nobody LOGIN")
         try:
             with pytest.raises(SetupRefused, match="CREATE SCHEMA holdfast AUTHORIZATION"):
-                Database(psycopg.conninfo.make_conninfo(uri, user="holdfast_nobody"))
+                Database(make_conninfo(uri, user="holdfast_nobody"))
         finally:
             connection.execute("DROP ROLE holdfast_nobody")
 
@@ -204,10 +212,8 @@ def test_a_database_that_disappears_is_named(server_uri: str, template: str) -> 
     with new_database(server_uri, template) as uri:
         db = Database(uri)
         with psycopg.connect(server_uri, autocommit=True) as connection:
-            name = psycopg.conninfo.conninfo_to_dict(uri)["dbname"]
-            connection.execute(
-                psycopg.sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(psycopg.sql.Identifier(str(name)))
-            )
+            name = sql.Identifier(str(conninfo_to_dict(uri)["dbname"]))
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
         cut_connections(server_uri, uri)
         db._pool.timeout = 1.0  # pyright: ignore[reportPrivateUsage] - the test need not wait ten seconds
         with pytest.raises(DatabaseUnavailable):
@@ -221,7 +227,10 @@ def test_set_up_waits_for_another_that_is_under_way(empty_uri: str) -> None:
         other.execute("SELECT pg_advisory_lock(%s)", (SETUP_KEY,))
         with ThreadPoolExecutor(1) as pool:
             opening = pool.submit(Database, empty_uri)
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast' AND datname = current_database()"
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE application_name = 'holdfast' AND datname = current_database()"
+            )
             while other.execute(waiting).fetchone() == (0,):
                 pass
             assert other.execute("SELECT to_regnamespace('holdfast')").fetchone() == (None,)
@@ -232,7 +241,7 @@ def test_set_up_waits_for_another_that_is_under_way(empty_uri: str) -> None:
 def test_the_shared_database_is_one(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOLDFAST_DATABASE_URI", database_uri)
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: Database.shared(), range(8)))
+        found = {opening.result() for opening in [pool.submit(Database.shared) for _ in range(8)]}
     assert len(found) == 1
     found.pop().close()
     monkeypatch.setattr(Database, "_shared", None)
@@ -269,7 +278,7 @@ def test_an_embedded_server_in_a_bad_place_is_named(tmp_path: Path, monkeypatch:
 
 def cut_connections(server_uri: str, uri: str) -> None:
     """End every session on a database, as a restart of the server does."""
-    name = psycopg.conninfo.conninfo_to_dict(uri)["dbname"]
+    name = conninfo_to_dict(uri)["dbname"]
     with psycopg.connect(server_uri, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
