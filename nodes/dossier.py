@@ -68,11 +68,13 @@ def usable_folder(folder: str | Path, within: Path | None = None) -> Path:
         DossierNotFound, DossierNotAllowed: it is no folder, cannot be read, or lies outside `within`.
     """
     try:
-        root = Path(folder).expanduser().resolve(strict=True)
+        root = Path(folder).expanduser().resolve()
+        # Before anything is said about whether it exists: who may not look there must not find out.
+        if within is not None and not root.is_relative_to(within.resolve()):
+            raise DossierNotAllowed(f"{folder} lies outside the folder where this deployment keeps its dossiers")
+        root = root.resolve(strict=True)
     except (OSError, RuntimeError, ValueError):
         raise DossierNotFound(f"no such folder: {folder}; give the folder that holds the documents") from None
-    if within is not None and not root.is_relative_to(within.resolve()):
-        raise DossierNotAllowed(f"{folder} lies outside {within}, where this deployment keeps its dossiers")
     if not root.is_dir():
         raise DossierNotFound(f"not a folder: {root}; give the folder that holds the documents")
     if not os.access(root, os.R_OK | os.X_OK):

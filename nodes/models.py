@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Final
+from typing import Any, Final
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
@@ -35,8 +35,10 @@ def load_model(name: str = OFFLINE, *, timeout: float = 60.0, max_retries: int =
     provider = name.partition(":")[0]
     if (package := _EXTRAS.get(provider)) and importlib.util.find_spec(package) is None:
         raise MissingExtra(provider, f"the model {name}")
+    # Behind a gateway langchain-openai does not ask for the usage of a stream, and its cost would read as nothing.
+    options: dict[str, Any] = {"stream_usage": True} if provider == "openai" else {}
     try:
-        return init_chat_model(name, timeout=timeout, max_retries=max_retries)
+        return init_chat_model(name, timeout=timeout, max_retries=max_retries, **options)
     except Exception as error:  # each client raises its own: a missing key is OpenAIError, ValidationError, KeyError
         raise UnknownModel(
             f"no model {name!r}: {brief(str(error), 200)} (expected provider:model, such as openai:gpt-5, "

@@ -30,6 +30,8 @@ DISCLAIMER: Final = (
     "template. No language model was used; rewrite before sending.)"
 )
 _DOCUMENTS_READ: Final = 4
+_SOURCES: Final = (["query"], ["document"])
+"""What a tool that searches, and one that reads, asks for."""
 _ITEMS: Final = 5
 
 
@@ -40,8 +42,8 @@ class OfflineExtractiveModel(BaseChatModel):
 
     1. With a tool that takes `query`, it first searches: for each of the material's `questions`.
     2. With a tool that takes `document`, it then reads the documents that were found most often.
-    3. With any other tool, it fills that tool's arguments from what it was given: a list of objects
-       becomes the best-ranked sentences, from different documents first; fields called `quote`,
+    3. With any other tool (the last one offered), it fills that tool's arguments from what it was given:
+       a list of objects becomes the best-ranked sentences, from different documents first; fields called `quote`,
        `statement`, `document`, `angle`, `title`, `why`, `subject`, `body` mean what they say, and any
        other text becomes the best sentence for the field's description.
     4. Without tools, it answers with the best sentences.
@@ -134,10 +136,10 @@ class _Case:
             for name in names[:_DOCUMENTS_READ]:
                 yield ToolCall(name=reader, args={"document": name}, id=None)
         else:
-            for name, schema in self.tools.items():
-                if name not in {searcher, reader}:
-                    yield ToolCall(name=name, args=_Filler(self).object(schema), id=None)
-                    return
+            # An agent's answer is offered after its tools.
+            answers = [name for name, schema in self.tools.items() if schema.get("required") not in _SOURCES]
+            for name in answers[-1:]:
+                yield ToolCall(name=name, args=_Filler(self).object(self.tools[name]), id=None)
 
     def _tool_taking(self, argument: str) -> str | None:
         return next((name for name, schema in self.tools.items() if schema.get("required") == [argument]), None)

@@ -27,6 +27,9 @@ QUESTIONS: Final = (
     "What are they building, changing or planning next?",
 )
 
+NAMES_SHOWN: Final = 200
+"""How many document names the model is told at once; searching finds the others."""
+
 INSTRUCTIONS: Final = (
     "You research a company from a dossier of documents. Search for each question, read the documents that "
     "matter, then answer. State only what the documents say, and name the document for each fact. "
@@ -59,6 +62,7 @@ def research_node(
     *,
     documents: Callable[[], Documents],
     within: Path | None = None,
+    needs_recipient: bool = False,
     guardrails: Guardrails = (),
     max_model_calls: int = 25,
 ) -> Runnable[ResearchInput, ResearchUpdate]:
@@ -73,14 +77,15 @@ def research_node(
     """
 
     def prepare(state: ResearchInput) -> Mapping[str, Any]:
-        check_brief(state, within=within)
+        check_brief(state, within=within, needs_recipient=needs_recipient)
         loaded = load_folder(state["dossier"], within=within)
         names = [document.name for document in loaded.documents]
         material = {
             "company": state["company"],
             "offer": state.get("offer", ""),
             "questions": [question.format(company=state["company"]) for question in QUESTIONS],
-            "documents": names,
+            "documents": names[:NAMES_SHOWN],
+            "documents_in_all": len(names),
         }
         return {
             "messages": [("user", render("Answer the questions about this company from its dossier.", material))],
@@ -122,19 +127,25 @@ def research_node(
     )
 
 
-def check_brief(brief: ResearchInput, *, within: Path | None = None) -> None:
+def check_brief(brief: ResearchInput, *, within: Path | None = None, needs_recipient: bool = False) -> None:
     """Refuse input on which no run could get anywhere, before anything is spent or written.
 
     Raises:
-        InvalidBrief: no company, no dossier, or an address that is none.
+        InvalidBrief: no company, no dossier, an address that is none, or none where one is needed.
         DossierNotFound, DossierNotAllowed: the folder is not there, or not for this deployment.
     """
-    if not brief.get("company", "").strip():
+    # A server's callers may send anything as JSON, whatever the declared types say.
+    given: Mapping[str, object] = {key: value for key, value in brief.items() if value is not None}
+    for key in ("company", "dossier", "offer", "to", "sender"):
+        if not isinstance(given.get(key, ""), str):
+            raise InvalidBrief(f"{key!r} is not text")
+    if not str(given.get("company", "")).strip():
         raise InvalidBrief("no company: say whom the message is for")
-    if not brief.get("dossier", "").strip():
+    if not str(given.get("dossier", "")).strip():
         raise InvalidBrief("no dossier: give the folder that holds documents about the company")
     for key in ("to", "sender"):
-        address = brief.get(key)
-        if address is not None and (problem := address_problem(str(address))):
+        if key in given and (problem := address_problem(str(given[key]))):
             raise InvalidBrief(f"{key!r} is not an e-mail address: {problem}")
+    if needs_recipient and "to" not in given:
+        raise InvalidBrief("no recipient: delivery by SMTP needs an address in 'to'")
     usable_folder(brief["dossier"], within)

@@ -49,7 +49,7 @@ def send_node(*, outbox: Path, smtp: SmtpServer | None = None) -> Runnable[SendI
         if smtp is None:
             return {"receipt": {**receipt, "path": str(write_eml(message, outbox))}}
         if "to" not in state["email"]:
-            raise DeliveryFailed("no address to deliver to: give one with --to, or edit it in at the approval")
+            raise DeliveryFailed("no address to deliver to; outreach asks for one before it starts")
         smtp.deliver(message)
         return {"receipt": {**receipt, "channel": "smtp"}}
 

@@ -71,13 +71,13 @@ def stage(
     def run(state: S, config: RunnableConfig) -> U:
         given = first.invoke(state, config)
         with _limit_named(name):
-            result = agent.invoke(cast("Any", given), config)
+            result = agent.invoke(cast("Any", given), _without_limit(config))
         return last.invoke((state, given, result["structured_response"]), config)
 
     async def arun(state: S, config: RunnableConfig) -> U:
         given = await first.ainvoke(state, config)
         with _limit_named(name):
-            result = await agent.ainvoke(cast("Any", given), config)
+            result = await agent.ainvoke(cast("Any", given), _without_limit(config))
         return await last.ainvoke((state, given, result["structured_response"]), config)
 
     return RunnableLambda(run, arun, name=name)
@@ -88,6 +88,12 @@ def _spread(finish: Callable[[S, Mapping[str, Any], A], U]) -> Callable[[tuple[S
         return finish(*parts)
 
     return spread
+
+
+def _without_limit(config: RunnableConfig) -> RunnableConfig:
+    # LangChain fills in a recursion limit of 25 supersteps, which would override the agent's own and end it after
+    # about six turns; what bounds an agent here is `max_model_calls`.
+    return cast("RunnableConfig", {key: value for key, value in config.items() if key != "recursion_limit"})
 
 
 @contextmanager

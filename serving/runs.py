@@ -171,15 +171,19 @@ class Runner:
 
 
 def _compiled(database: Database, settings: Settings, model: BaseChatModel) -> CompiledStateGraph[Any, Any, Any, Any]:
-    smtp = os.environ.get("HOLDFAST_SMTP_URL")
     builder = build(
         model,
         database=lambda: database,
         outbox=Path(settings.outbox),
-        smtp=SmtpServer.from_url(smtp) if smtp else None,
+        smtp=_smtp(),
         stage_timeout=settings.timeout,
     )
     return builder.compile(checkpointer=database.saver, store=database.store, name=GRAPH)
+
+
+def _smtp() -> SmtpServer | None:
+    url = os.environ.get("HOLDFAST_SMTP_URL")
+    return SmtpServer.from_url(url) if url else None
 
 
 def _state(thread_id: str, snapshot: StateSnapshot, settings: Settings, tokens: int) -> ThreadState:
@@ -227,7 +231,7 @@ async def new_run(
         ThreadBusy: somebody else is starting it at this moment.
         InvalidBrief, DossierNotFound, UnknownModel: the run could not get anywhere.
     """
-    check_brief(brief)
+    check_brief(brief, needs_recipient=_smtp() is not None)
     name = _checked_name(thread_id if thread_id is not None else new_thread_id(brief["company"]))
     runner = Runner(database, name, settings, model=await _load(settings), actor=actor)
     async with database.hold_thread(name):

@@ -80,7 +80,7 @@ def dossier() -> Path:
 
 def child_environment(uri: str, folder: Path) -> dict[str, str]:
     """This process's environment without anybody's settings and keys, on the given database."""
-    foreign = ("HOLDFAST_", "LANGSMITH_", "LANGCHAIN_", "OPENAI_", "ANTHROPIC_", "TAVILY_")
+    foreign = ("HOLDFAST_", "LANGSMITH_", "LANGCHAIN_", "LANGGRAPH_", "OPENAI_", "ANTHROPIC_", "TAVILY_")
     passed = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return passed | {
         "HOLDFAST_DATABASE_URI": uri,

@@ -243,8 +243,9 @@ def test_the_shared_database_is_one(database_uri: str, monkeypatch: pytest.Monke
     with ThreadPoolExecutor(8) as pool:
         found = {opening.result() for opening in [pool.submit(Database.shared) for _ in range(8)]}
     assert len(found) == 1
-    found.pop().close()
-    monkeypatch.setattr(Database, "_shared", None)
+    Database.close_shared()
+    assert Database.shared() not in found
+    Database.close_shared()
 
 
 def test_an_embedded_server_that_was_killed_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,20 @@ def test_a_run_that_cannot_get_anywhere_starts_no_thread(
         assert [record.thread_id for record in db.threads()] == [waiting]
 
 
+def test_delivery_by_smtp_is_refused_without_a_recipient_before_anything_runs(
+    holdfast: Run, dossier: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later would be too late: an approved message without an address could never be sent."""
+    monkeypatch.setenv("HOLDFAST_SMTP_URL", "smtp://ada:hunter2@127.0.0.1:1")
+    assert start(holdfast, dossier) == 2
+    assert "InvalidBrief: no recipient" in complaint(capsys)
+    monkeypatch.setenv("HOLDFAST_SMTP_URL", "ftp://ada:hunter2@127.0.0.1")
+    assert start(holdfast, dossier) == 2
+    line = complaint(capsys)
+    assert "HOLDFAST_SMTP_URL is not of the form" in line
+    assert "hunter2" not in line
+
+
 def test_an_empty_dossier_fails_research_and_can_be_filled_and_resumed(
     holdfast: Run, dossier: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
