@@ -38,12 +38,13 @@ def load_model(name: str = OFFLINE, *, timeout: float = 60.0, max_retries: int =
     # Behind a gateway langchain-openai does not ask for the usage of a stream, and its cost would read as nothing.
     options: dict[str, Any] = {"stream_usage": True} if provider == "openai" else {}
     try:
-        return init_chat_model(name, timeout=timeout, max_retries=max_retries, **options)
+        model: BaseChatModel = init_chat_model(name, timeout=timeout, max_retries=max_retries, **options)
     except Exception as error:  # each client raises its own: a missing key is OpenAIError, ValidationError, KeyError
         raise UnknownModel(
             f"no model {name!r}: {brief(str(error), 200)} (expected provider:model, such as openai:gpt-5, "
             f"with the provider's key in the environment; or {OFFLINE})"
         ) from error
+    return model
 
 
 def model_name(model: BaseChatModel) -> str:
