@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from psycopg import AsyncConnection
@@ -19,6 +21,10 @@ from .sql import queries
 SQL: Final = queries("documents")
 PASSAGE_SIZE: Final = 1200
 """Characters after which a passage is closed at the next paragraph."""
+PARAGRAPH_LIMIT: Final = 8000
+"""Characters after which a paragraph is cut: Postgres indexes at most 1 MiB of words in one text."""
+_UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
+"""What Postgres cannot hold as text, and a model's JSON may well bring: NUL, and halves of surrogate pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,29 +52,54 @@ class Passage:
 def split_passages(document: Document, size: int = PASSAGE_SIZE) -> Iterator[Passage]:
     """Cut a document into runs of whole paragraphs of about `size` characters.
 
-    A paragraph longer than `size` stays whole. Every passage is verbatim:
+    A paragraph stays whole up to `PARAGRAPH_LIMIT`. Every passage is verbatim, and no text is lost:
 
     >>> text = "One.\\n\\nTwo.\\n\\nThree."
     >>> cuts = list(split_passages(Document(name="a.txt", text=text), size=10))
     >>> [(cut.position, cut.text) for cut in cuts]
     [(0, 'One.\\n\\nTwo.'), (12, 'Three.')]
     """
-    start, end = 0, 0
-    for paragraph in re.finditer(r"\S(?:.|\n(?!\s*\n))*", document.text):
-        if end > start and paragraph.end() - start > size and end - start >= size / 2:
-            yield Passage(document=document.name, position=start, text=document.text[start:end])
-            start = end = 0
-        if end <= start:
-            start = paragraph.start()
-        end = paragraph.end()
-    if end > start:
-        yield Passage(document=document.name, position=start, text=document.text[start:end])
+    open_range: tuple[int, int] | None = None
+    for start, end in _paragraphs(document.text):
+        if open_range is not None:
+            if end - open_range[0] <= size or open_range[1] - open_range[0] < size / 2:
+                open_range = (open_range[0], end)
+                continue
+            yield _passage(document, *open_range)
+        open_range = (start, end)
+    if open_range is not None:
+        yield _passage(document, *open_range)
+
+
+def _passage(document: Document, start: int, end: int) -> Passage:
+    return Passage(document=document.name, position=start, text=document.text[start:end])
+
+
+def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
+    """Where the paragraphs stand; one beyond the limit is cut at white space where there is some."""
+    start = 0
+    for gap in chain(re.finditer(r"\n[^\S\n]*\n", text), [None]):
+        end = gap.start() if gap else len(text)
+        while end - start > PARAGRAPH_LIMIT:
+            cut = max(text.rfind(mark, start + 1, start + PARAGRAPH_LIMIT) for mark in "\n ")
+            cut = cut if cut > start else start + PARAGRAPH_LIMIT
+            yield from _trimmed(text, start, cut)
+            start = cut
+        yield from _trimmed(text, start, end)
+        start = end
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    piece = text[start:end]
+    if inner := piece.strip():
+        first = start + len(piece) - len(piece.lstrip())
+        yield first, first + len(inner)
 
 
 def dossier_digest(documents: Sequence[Document]) -> str:
     """The identity of a set of documents: 32 hexadecimal digits over all names and texts."""
-    lines = sorted(f"{document.digest} {document.name}" for document in documents)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+    entries = sorted((document.digest, document.name) for document in documents)
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
 
 
 class Documents:
@@ -90,6 +121,8 @@ class Documents:
 
     async def _save(self, documents: Sequence[Document]) -> str:
         dossier_id = dossier_digest(documents)
+        # In one order whoever saves: two that save the same texts would else wait for each other.
+        documents = sorted(documents, key=lambda item: (item.digest, item.name))
         async with (
             self._pool.connection() as connection,
             connection.transaction(),
@@ -134,7 +167,8 @@ class Documents:
         return await self._bridge.acall(self._read, dossier_id, name)
 
     async def _read(self, dossier_id: str, name: str) -> Document:
-        rows = await self._rows("read_document", dossier_id=dossier_id, name=name.replace("\x00", ""))
+        held = not _UNSTORABLE.search(name)
+        rows = await self._rows("read_document", dossier_id=dossier_id, name=name) if held else []
         if not rows:
             raise UnknownDocument(name, await self._names(dossier_id))
         return Document(name=rows[0]["name"], text=rows[0]["body"])
@@ -147,7 +181,7 @@ class Documents:
         return await self._bridge.acall(self._search, dossier_id, query, limit)
 
     async def _search(self, dossier_id: str, query: str, limit: int) -> list[Passage]:
-        rows = await self._rows("search_passages", dossier_id=dossier_id, query=query.replace("\x00", ""), limit=limit)
+        rows = await self._rows("search_passages", dossier_id=dossier_id, query=_UNSTORABLE.sub("", query), limit=limit)
         return [Passage(document=row["name"], position=row["position"], text=row["body"]) for row in rows]
 
     async def _rows(self, query_name: str, /, **parameters: object) -> list[DictRow]:

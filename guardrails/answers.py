@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -92,7 +92,7 @@ class AnswerMiddleware(AgentMiddleware[Any, Any, Any]):
         assert complaint is not None
         if attempt == self.attempts:
             raise complaint.error
-        said: list[AnyMessage] = [*request.messages, *complaint.said]  # type: ignore[list-item]  # AnyMessage is BaseMessage's closed union
+        said: list[AnyMessage] = [*request.messages, *_answered(complaint.said)]  # type: ignore[list-item]  # AnyMessage is BaseMessage's closed union
         return request.override(messages=said)
 
 
@@ -124,6 +124,16 @@ def _unparsed(error: Exception) -> Complaint:
     own: list[BaseMessage] = [error.ai_message] if isinstance(error, StructuredOutputError) else []
     own = [message for message in own if not getattr(message, "tool_calls", None)]  # would want tool results
     return Complaint(error=named, said=[*own, _told(named)])
+
+
+def _answered(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
+    """The messages, with a result for every tool call: providers refuse a request that leaves one open."""
+    closed = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
+    for message in messages:
+        yield message
+        for call in message.tool_calls if isinstance(message, AIMessage) else []:
+            if call["id"] not in closed:
+                yield ToolMessage("Not called: the answer beside it was refused.", tool_call_id=call["id"] or "")
 
 
 def _told(error: HoldfastError) -> HumanMessage:

@@ -12,7 +12,7 @@ from langgraph.errors import GraphBubbleUp
 from ..checkpointing.errors import HoldfastError
 
 _TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429})
-_TRANSIENT_NAMES: Final = ("Timeout", "Connection", "RateLimit", "Overloaded", "JSONDecode")
+_TRANSIENT_NAMES: Final = ("Timeout", "Connect", "TransportError", "RateLimit", "Overloaded", "JSONDecode")
 """The last is a body cut short on its way: no client that was tried retries it by itself."""
 _EMPTY_STREAM: Final = "No generation"
 """How langchain-core's plain ValueError for a stream that broke off before its first token begins."""
@@ -64,6 +64,8 @@ class ModelErrorMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> ModelResponse[Any]:
         try:
             return handler(request)
+        except (GraphBubbleUp, HoldfastError):
+            raise
         except Exception as error:
             raise _named(error, request) from error
 
@@ -74,13 +76,13 @@ class ModelErrorMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> ModelResponse[Any]:
         try:
             return await handler(request)
+        except (GraphBubbleUp, HoldfastError):
+            raise
         except Exception as error:
             raise _named(error, request) from error
 
 
-def _named(error: Exception, request: ModelRequest[Any]) -> Exception:
-    if isinstance(error, (GraphBubbleUp, HoldfastError)):
-        return error
+def _named(error: Exception, request: ModelRequest[Any]) -> HoldfastError:
     if isinstance(error, StructuredOutputError):
         return MalformedAnswer(f"the model's answer does not fit the expected shape: {brief(str(error))}")
     model = getattr(request.model, "model_name", None) or type(request.model).__name__

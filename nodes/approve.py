@@ -11,8 +11,8 @@ from langgraph.types import interrupt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from .contracts import Approval, Email, Evidence, Problem
-from .mail import address_problem
+from .contracts import Approval, Email, Evidence, Problem, one_header
+from .headers import address_problem
 
 ACTION = "send_email"
 Clock = Callable[[], datetime]
@@ -53,7 +53,7 @@ class EmailArgs(_Strict):
     """What a reviewer may change."""
 
     to: Annotated[str, AfterValidator(_address)] | None = None
-    subject: str = Field(min_length=1, max_length=998, pattern=r"^[^\r\n]+$")
+    subject: Annotated[str, Field(min_length=1, max_length=998), AfterValidator(one_header)]
     body: str = Field(min_length=1)
 
 

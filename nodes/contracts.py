@@ -8,8 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
+
+from .headers import header_problem
+
+
+def one_header(text: str) -> str:
+    """The text, for a field that goes into a mail header; else a `ValueError` that says why not."""
+    if problem := header_problem(text):
+        raise ValueError(problem)
+    return text
 
 
 class Fact(TypedDict):
@@ -56,7 +65,7 @@ class Selection(TypedDict):
 class Letter(TypedDict):
     """The message to the company."""
 
-    subject: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\r\n]+$")]
+    subject: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(one_header)]
     body: Annotated[
         str,
         Field(

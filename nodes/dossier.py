@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,18 +46,22 @@ def load_folder(folder: str | Path, *, within: Path | None = None) -> Loaded:
     """
     root = usable_folder(folder, within)
     loaded = Loaded()
-    for path in _files(root):
-        name = path.relative_to(root).as_posix()
+
+    def left_out(path: str | Path, error: Exception) -> None:
+        reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        subject = _whole(Path(path).relative_to(root).as_posix())
+        loaded.problems.append(Problem(node="research", subject=subject, problem=reason))
+
+    for path in _files(root, left_out):
         try:
-            loaded.documents.append(Document(name=name, text=_read(path, root)))
-        except (_Unreadable, MissingExtra, OSError) as error:
-            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            loaded.problems.append(Problem(node="research", subject=name, problem=reason))
+            loaded.documents.append(Document(name=_name(path, root), text=_read(path, root)))
+        except (_Unreadable, MissingExtra, OSError, RuntimeError) as error:
+            left_out(path, error)
     if not loaded.documents:
-        left_out = "; ".join(f"{problem['subject']}: {problem['problem']}" for problem in loaded.problems[:3])
+        examples = "; ".join(f"{problem['subject']}: {problem['problem']}" for problem in loaded.problems[:3])
         raise DossierEmpty(
             f"no readable document in {root}: a dossier is a folder with .md, .txt, .html or .pdf files"
-            + (f" (left out: {left_out})" if left_out else "")
+            + (f" (left out: {examples})" if examples else "")
         )
     return loaded
 
@@ -82,20 +87,34 @@ def usable_folder(folder: str | Path, within: Path | None = None) -> Path:
     return root
 
 
-def _files(root: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
+def _files(root: Path, left_out: Callable[[str | Path, Exception], None]) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root, onerror=lambda error: left_out(error.filename, error)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in _READERS:
                 yield Path(folder, name)
 
 
+def _name(path: Path, root: Path) -> str:
+    name = path.relative_to(root).as_posix()
+    if name != _whole(name):
+        raise _Unreadable("its name is not Unicode")
+    return name
+
+
+def _whole(text: str) -> str:
+    """The text with a question mark for every half of a surrogate pair, which no database takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _read(path: Path, root: Path) -> str:
     if not path.resolve().is_relative_to(root):
         raise _Unreadable("a link that leads out of the folder")
+    if not path.is_file():
+        raise _Unreadable("not a regular file")
     if path.stat().st_size > MAX_BYTES:
         raise _Unreadable(f"larger than {MAX_BYTES // 1024 // 1024} MiB")
-    text = _READERS[path.suffix.lower()](path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
+    text = _whole(_READERS[path.suffix.lower()](path.read_bytes())).replace("\r\n", "\n").replace("\r", "\n")
     if "\x00" in text:
         raise _Unreadable("holds NUL characters, so it is not text")
     if not text.strip():
@@ -116,27 +135,41 @@ def _html(data: bytes) -> str:
         from bs4 import BeautifulSoup
     except ImportError:
         raise MissingExtra("html", "reading HTML") from None
-    soup = BeautifulSoup(data, "html.parser")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of pages that look like a name or an address
+            soup = BeautifulSoup(data.replace(b"\x00", b""), "html.parser")
+    except Exception as error:  # a parser meets damaged markup with whatever it trips over
+        raise _Unreadable(f"damaged HTML ({type(error).__name__}: {error})") from error
     for noise in soup(["script", "style", "nav", "noscript", "template", "head"]):
         noise.decompose()
-    blocks = (" ".join(text.split()) for text in soup.get_text("\n").split("\n"))
+    for block in soup(_HTML_BLOCKS):
+        block.insert_before("\x00")
+        block.insert_after("\x00")
+    blocks = (" ".join(text.split()) for text in soup.get_text().split("\x00"))
     return "\n\n".join(block for block in blocks if block)
 
 
 def _pdf(data: bytes) -> str:
     try:
         from pypdf import PdfReader
-        from pypdf.errors import PyPdfError
     except ImportError:
         raise MissingExtra("pdf", "reading PDF") from None
     try:
         pages = [page.extract_text() for page in PdfReader(io.BytesIO(data)).pages]
-    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        # pypdf meets a damaged file with whatever its parser trips over.
+    except Exception as error:  # likewise
         raise _Unreadable(f"a damaged or protected PDF ({type(error).__name__}: {error})") from error
     return "\n\n".join(page.strip() for page in pages)
 
 
+_HTML_BLOCKS: Final = [
+    name
+    for line in (
+        "address article aside blockquote br dd div dl dt figcaption figure footer form h1 h2 h3 h4 h5 h6 header hr li",
+        "main ol p pre section table td th tr ul",
+    )
+    for name in line.split()
+]
 _READERS: Final[dict[str, Callable[[bytes], str]]] = {
     ".md": _plain,
     ".txt": _plain,

@@ -11,7 +11,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 from typing_extensions import TypedDict
 
-from ..guardrails.quotes import locate, quoted_spans
+from ..guardrails.quotes import locate, quotation_ranges
 from .contracts import Email, Evidence, Letter
 from .errors import UnsupportedQuote
 from .models import model_name
@@ -109,24 +109,43 @@ def check_citations(body: str, evidence: Sequence[Evidence]) -> str:
         UnsupportedQuote: a quotation is not in the evidence, a cited number does not exist, or
             nothing is cited at all.
     """
-    for span in quoted_spans(body):
-        located = next((found for item in evidence if (found := locate(span, item["quote"]))), None)
-        if located is None:
-            raise UnsupportedQuote(f"the draft quotes words that are not in the evidence: {span}")
-        body = body.replace(span, located.text)
-    cited = {int(number) for number in re.findall(r"\[(\d{1,3})\]", body)}
-    if strays := sorted(cited - {item["number"] for item in evidence}):
+    if strays := sorted(cited(body) - {item["number"] for item in evidence}):
         raise UnsupportedQuote(f"the draft cites evidence that does not exist: {strays}")
-    if not cited:
+    if not cited(body):
         raise UnsupportedQuote("the draft cites no evidence: expected numbers like [1]")
+    for start, end in reversed(quotation_ranges(body)):
+        body = body[:start] + _supported(body[start:end], body[end + 1 :], evidence) + body[end:]
     return body
+
+
+def _supported(span: str, behind: str, evidence: Sequence[Evidence]) -> str:
+    """The evidence's own characters for a quotation; the evidence that is cited right behind it comes first."""
+    number = re.match(r"[\s,.;:]*\[([0-9]+)\]", behind)
+    cited_first = sorted(evidence, key=lambda item: number is None or str(item["number"]) != number[1])
+    for item in cited_first:
+        # As a part of what has been found verbatim, a short quotation proves as much as a long one.
+        if located := locate(span, item["quote"], min_characters=1):
+            return located.text
+    raise UnsupportedQuote(f"the draft quotes words that are not in the evidence: {span}")
+
+
+def cited(body: str) -> set[int]:
+    """The numbers that a text cites; brackets inside a quotation are the document's own.
+
+    >>> sorted(cited("As [2] says, \u201cin [7] we were told so\u201d [1]."))
+    [1, 2]
+    """
+    for start, end in reversed(quotation_ranges(body)):
+        body = body[:start] + body[end:]
+    return {int(number) for number in re.findall(r"\[([0-9]+)\]", body)}
 
 
 def sources(body: str, evidence: Sequence[Evidence]) -> str:
     """The list of what the body cites: document and characters, and the quotation if the body lacks it."""
     lines = ["Sources"]
+    numbers = cited(body)
     for item in evidence:
-        if f"[{item['number']}]" in body:
+        if item["number"] in numbers:
             end = item["position"] + len(item["quote"])
             lines.append(f"[{item['number']}] {item['document']}, characters {item['position']}-{end}")
             if item["quote"] not in body:

@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import smtplib
 import ssl
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from email.errors import HeaderParseError, MessageError
-from email.headerregistry import AddressHeader, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from .contracts import Email
 from .errors import DeliveryFailed, InvalidBrief
+from .headers import address_problem, header_problem
 
 TIMEOUT: Final = 30.0
 LINE_LIMIT: Final = 998
 """Bytes in a line, RFC 5322 section 2.1.1."""
-
-
-def address_problem(text: str) -> str | None:
-    """Why a text is not exactly one e-mail address, or None when it is.
-
-    >>> address_problem("Ada <ada@example.com>") is None
-    True
-    >>> address_problem("ada at example")
-    "'ada at example' lacks an @"
-    """
-    if any(ord(character) < 32 for character in text):  # noqa: PLR2004 - the first printable character
-        return f"{text!r} holds control characters"
-    if "@" not in text:
-        return f"{text!r} lacks an @"
-    try:
-        header = HeaderRegistry()("To", text)
-    except (HeaderParseError, MessageError, ValueError, IndexError) as error:
-        return f"{text!r} cannot be parsed: {error}"
-    if not isinstance(header, AddressHeader) or len(header.addresses) != 1 or header.defects:
-        return f"{text!r} is not exactly one address"
-    address = header.addresses[0]
-    return None if address.username and "." in f"{address.domain}." and address.domain else f"{text!r} is incomplete"
 
 
 def compose(email: Email, *, thread_id: str, at: datetime, readable: bool = False) -> EmailMessage:
@@ -57,17 +36,25 @@ def compose(email: Email, *, thread_id: str, at: datetime, readable: bool = Fals
         at: when it was approved; the message's date.
         readable: keep the body as it is (8bit, RFC 6152) where its lines allow that, for reading and
             searching the file; not every SMTP server takes it.
+
+    Raises:
+        InvalidBrief: an address or the subject cannot stand in a header.
     """
+    for name in ("sender", "to"):
+        if (address := email.get(name)) is not None and (problem := address_problem(str(address))):
+            raise InvalidBrief(f"{name!r} is not an e-mail address: {problem}")
+    if problem := header_problem(email["subject"]):
+        raise InvalidBrief(f"the subject {problem}")
     message = EmailMessage(policy=SMTP)
     message["From"] = email["sender"]
     if to := email.get("to"):
         message["To"] = to
     message["Subject"] = email["subject"]
     message["Date"] = format_datetime(at)
-    content = "\x00".join((thread_id, email.get("to", ""), email["subject"], email["body"]))
+    content = json.dumps([thread_id, email.get("to", ""), email["subject"], email["body"]])
     message["Message-ID"] = f"<{hashlib.sha256(content.encode()).hexdigest()[:32]}@holdfast.invalid>"
-    message["X-Holdfast-Thread"] = thread_id.encode("ascii", "backslashreplace").decode()
-    message["X-Holdfast-Model"] = email["drafted_by"].encode("ascii", "backslashreplace").decode()
+    message["X-Holdfast-Thread"] = quote(thread_id, safe=" ,:;@+/")[: LINE_LIMIT // 2]
+    message["X-Holdfast-Model"] = quote(email["drafted_by"], safe=" ,:;@+/")[: LINE_LIMIT // 2]
     fits = max(map(len, email["body"].encode().splitlines()), default=0) <= LINE_LIMIT
     message.set_content(email["body"], cte="8bit" if readable and fits else "quoted-printable")
     return message
@@ -122,15 +109,19 @@ class SmtpServer:
         """
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
+            usable = parts.scheme in {"smtp", "smtps"} and parts.hostname and parts.port != 0
         except ValueError:
-            host, port, parts = None, None, urlsplit("")
-        if parts.scheme not in {"smtp", "smtps"} or not host:
-            raise InvalidBrief("HOLDFAST_SMTP_URL is not of the form smtp://user:password@host:port (or smtps://)")
+            parts, usable = urlsplit(""), None
+        # An unescaped / or # in a password ends the host early, and the rest would be mail for somebody else.
+        if not usable or parts.path.strip("/") or parts.query or parts.fragment:
+            raise InvalidBrief(
+                "HOLDFAST_SMTP_URL is not of the form smtp://user:password@host:port (or smtps://), "
+                "with / # and ? in a password written as %2F %23 and %3F"
+            )
         tls = parts.scheme == "smtps"
         return cls(
-            host=host,
-            port=port or (465 if tls else 587),
+            host=str(parts.hostname),
+            port=parts.port or (465 if tls else 587),
             tls=tls,
             username=unquote(parts.username or ""),
             password=unquote(parts.password or ""),
@@ -142,12 +133,19 @@ class SmtpServer:
         Raises:
             DeliveryFailed: it was not accepted, or nobody knows whether it was.
         """
+        sender, recipient = (message[name].addresses[0].addr_spec for name in ("From", "To"))
         try:
-            with self._session() as session:
+            session = self._session()
+            try:
                 if self.username:
                     session.login(self.username, self.password)
-                session.send_message(message)
-        except (smtplib.SMTPException, OSError) as error:
+                # Not send_message: it would write a line "From me" as ">From me".
+                session.sendmail(sender, [recipient], message.as_bytes())
+            finally:
+                # Once the message is taken, a server that says goodbye badly changes nothing about that.
+                with suppress(smtplib.SMTPException, OSError):
+                    session.quit()
+        except (smtplib.SMTPException, OSError, UnicodeError) as error:
             kind = type(error).__name__
             raise DeliveryFailed(f"{self.host}:{self.port} did not take the message: {kind}: {error}") from error
 
@@ -156,10 +154,13 @@ class SmtpServer:
         if self.tls:
             return smtplib.SMTP_SSL(self.host, self.port, timeout=TIMEOUT, context=context)
         session = smtplib.SMTP(self.host, self.port, timeout=TIMEOUT)
-        session.ehlo()
-        if session.has_extn("starttls"):
-            session.starttls(context=context)
-        elif self.username:
+        try:
+            session.ehlo()
+            if session.has_extn("starttls"):
+                session.starttls(context=context)
+            elif self.username:
+                raise smtplib.SMTPException("no encryption is offered, and a password would go in the clear")
+        except BaseException:
             session.close()
-            raise smtplib.SMTPException("the server offers no encryption, and a password would be sent in the clear")
+            raise
         return session

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, Final
+import os
+from typing import Any, Final, cast
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 
-from ..checkpointing.errors import MissingExtra
+from ..checkpointing.errors import HoldfastError, MissingExtra
 from ..guardrails.model_errors import brief
 from .errors import UnknownModel
 from .offline import NAME as OFFLINE
@@ -33,18 +34,26 @@ def load_model(name: str = OFFLINE, *, timeout: float = 60.0, max_retries: int =
     if name == OFFLINE:
         return OfflineExtractiveModel()
     provider = name.partition(":")[0]
-    if (package := _EXTRAS.get(provider)) and importlib.util.find_spec(package) is None:
-        raise MissingExtra(provider, f"the model {name}")
-    # Behind a gateway langchain-openai does not ask for the usage of a stream, and its cost would read as nothing.
-    options: dict[str, Any] = {"stream_usage": True} if provider == "openai" else {}
     try:
-        model: BaseChatModel = init_chat_model(name, timeout=timeout, max_retries=max_retries, **options)
+        return _client(name, provider, timeout, max_retries)
+    except HoldfastError:
+        raise
     except Exception as error:  # each client raises its own: a missing key is OpenAIError, ValidationError, KeyError
         raise UnknownModel(
-            f"no model {name!r}: {brief(str(error), 200)} (expected provider:model, such as openai:gpt-5, "
+            f"no model {brief(name, 60)!r}: {brief(str(error), 200)} (expected provider:model, such as openai:gpt-5, "
             f"with the provider's key in the environment; or {OFFLINE})"
         ) from error
-    return model
+
+
+def _client(name: str, provider: str, timeout: float, max_retries: int) -> BaseChatModel:
+    if (package := _EXTRAS.get(provider)) and importlib.util.find_spec(package) is None:
+        raise MissingExtra(provider, f"the model {name}")
+    if provider == "anthropic" and not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):
+        raise KeyError("ANTHROPIC_API_KEY is not set")  # its client would notice only at the first call
+    # Behind a gateway langchain-openai does not ask for the usage of a stream, and its cost would read as nothing.
+    options: dict[str, Any] = {"stream_usage": True} if provider == "openai" else {}
+    model: Any = init_chat_model(name or ":", timeout=timeout, max_retries=max_retries, **options)
+    return cast("BaseChatModel", model)
 
 
 def model_name(model: BaseChatModel) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
@@ -80,7 +81,7 @@ class OfflineExtractiveModel(BaseChatModel):
         text = "" if calls else " ".join(sentence.text for sentence in case.ranking.best(case.topic)[:3])
         message = AIMessage(
             content=text,
-            tool_calls=[_identified(call, messages) for call in calls],
+            tool_calls=[_identified(call, number, messages) for number, call in enumerate(calls)],
             response_metadata={"model_name": self.model_name, "language_model": False},
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -118,7 +119,7 @@ class _Case:
     def themes(self) -> list[str]:
         """What to look for, one theme each: angles if there are some, else questions, else the company."""
         angles = [f"{angle.get('title', '')} {angle.get('why', '')}" for angle in _dicts(self.material.get("angles"))]
-        questions = [str(question) for question in self.material.get("questions", [])]
+        questions = [str(question) for question in _list(self.material.get("questions"))]
         return angles or questions or [self.text("company")]
 
     def text(self, key: str) -> str:
@@ -164,19 +165,27 @@ class _Filler:
         }
 
     def _value(self, name: str, field: Mapping[str, Any], theme: str, sentence: Sentence | None) -> Any:
-        if field.get("type") == "array":
-            return self._array(_resolved(field.get("items", {}), field), int(field.get("maxItems", _ITEMS)))
-        if field.get("type") == "object":
+        if "const" in field or field.get("enum"):
+            return field["const"] if "const" in field else field["enum"][0]
+        kind = field.get("type")
+        if kind == "array":
+            return self._array(name, field, theme, sentence)
+        if kind == "object":
             return self.object(field, theme, sentence)
-        if field.get("type") in {"integer", "number", "boolean"}:
-            return 0
-        return self._text(name, field, theme, sentence)[: field.get("maxLength")]
+        if kind in {"integer", "number"}:
+            return _number(field)
+        if kind == "boolean":
+            return False
+        return None if kind == "null" else self._text(name, field, theme, sentence)[: field.get("maxLength")]
 
-    def _array(self, items: Mapping[str, Any], limit: int) -> list[Any]:
-        chosen = list(self._spread(min(limit, _ITEMS)))
+    def _array(self, name: str, field: Mapping[str, Any], theme: str, sentence: Sentence | None) -> list[Any]:
+        items = _resolved(field.get("items", {}), field)
+        chosen = list(self._spread(min(int(field.get("maxItems", _ITEMS)), _ITEMS)))
         if items.get("type") == "object":
             return [self.object(items, theme, sentence) for theme, sentence in chosen]
-        return [sentence.text for _, sentence in chosen]
+        if items.get("type", "string") == "string" and not ("enum" in items or "const" in items):
+            return [sentence.text for _, sentence in chosen]
+        return [self._value(name, items, theme, sentence)]
 
     def _spread(self, limit: int) -> Iterator[tuple[str, Sentence]]:
         """The best sentence of each theme in turn; documents that have none yet come first."""
@@ -218,7 +227,7 @@ class _Letter:
         self.evidence = _dicts(case.material.get("evidence"))
 
     def subject(self) -> str:
-        return f"{self.case.text('company')}: a question about your documents"
+        return f"{' '.join(self.case.text('company').split())}: a question about your documents"
 
     def body(self) -> str:
         quotations = [f"\u201c{item.get('quote', '')}\u201d [{item.get('number', 0)}]" for item in self.evidence]
@@ -264,16 +273,31 @@ def _is_list(value: Any) -> TypeGuard[list[Any]]:
 
 
 def _resolved(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A field with its `$ref` followed; definitions travel along so that the next level finds them."""
-    definitions = schema.get("$defs", {})
-    reference = field.get("$ref") or next((part["$ref"] for part in field.get("allOf", []) if "$ref" in part), None)
-    target: Mapping[str, Any] = definitions.get(str(reference).rpartition("/")[2], {}) if reference else {}
+    """A field with its `$ref` followed and its first possible type chosen.
+
+    Definitions travel along, so that the next level finds them.
+    """
+    definitions: Mapping[str, Any] = schema.get("$defs", {})
+    options = [*field.get("allOf", []), *field.get("anyOf", []), *field.get("oneOf", [])]
+    reference = str(field.get("$ref", "")).rpartition("/")[2]
+    target: Mapping[str, Any] = definitions.get(reference, {})
+    if options:
+        target = _resolved(options[0], schema)
     return {**target, **field, "$defs": definitions}
 
 
-def _identified(call: ToolCall, messages: Sequence[BaseMessage]) -> ToolCall:
+def _number(field: Mapping[str, Any]) -> int:
+    """The whole number nearest to nothing that a schema's bounds allow."""
+    least: float = field.get("minimum", field.get("exclusiveMinimum", -math.inf))
+    most: float = field.get("maximum", field.get("exclusiveMaximum", math.inf))
+    least = math.floor(least) + 1 if "exclusiveMinimum" in field else least
+    most = math.ceil(most) - 1 if "exclusiveMaximum" in field else most
+    return math.ceil(max(least, min(0, most)))
+
+
+def _identified(call: ToolCall, number: int, messages: Sequence[BaseMessage]) -> ToolCall:
     """The call with an id that depends on the request alone, so that a repeated request repeats it."""
-    content = json.dumps([call["name"], call["args"], len(messages)], sort_keys=True, default=str)
+    content = json.dumps([number, call["name"], call["args"], len(messages)], sort_keys=True, default=str)
     return ToolCall(
         name=call["name"], args=call["args"], id=f"call_{hashlib.sha256(content.encode()).hexdigest()[:24]}"
     )

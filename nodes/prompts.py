@@ -24,5 +24,5 @@ def material_of(text: str) -> Any:
     """
     try:
         return json.loads(text.partition(MARK)[2] or text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -11,7 +11,7 @@ from typing import Final
 
 _WORD: Final = re.compile(r"[^\W\d_]{3,}")
 _PARAGRAPH: Final = re.compile(r"\n[ \t]*\n")
-_SENTENCE: Final = re.compile(r"\S.*?[.!?](?=\s+[A-Z\"(\[]|\s*$)", re.DOTALL)
+_END: Final = re.compile(r"[.!?](?=\s+[A-Z\"(\[]|\s*$)")
 _FENCE: Final = re.compile(r"^(```|~~~|:::).*?^\1", re.MULTILINE | re.DOTALL)
 _NOT_PROSE: Final = re.compile(r"[|<>{}\[\]\"“”]|https?:|--|\\|^\d+\.\s")
 _STOP: Final = frozenset(
@@ -56,10 +56,13 @@ def sentences(document: str, text: str) -> Iterator[Sentence]:
     >>> [s.text for s in sentences("a.md", "# Title\\n\\nThe pump on the old pier failed again at night. Why?\\n")]
     ['The pump on the old pier failed again at night.']
     """
-    for paragraph in _PARAGRAPH.split(_FENCE.sub("", text)):
-        for match in _SENTENCE.finditer(paragraph):
-            if _is_prose(match.group()):
-                yield Sentence(document=document, text=match.group())
+    for paragraph in _PARAGRAPH.split(_FENCE.sub("\n\n", text)):
+        start = 0
+        for end in _END.finditer(paragraph):
+            sentence = paragraph[start : end.end()].strip()
+            start = end.end()
+            if _is_prose(sentence):
+                yield Sentence(document=document, text=sentence)
 
 
 def _is_prose(sentence: str) -> bool:

@@ -15,7 +15,7 @@ from ..checkpointing.documents import Documents
 from .contracts import Findings, Problem
 from .dossier import load_folder, usable_folder
 from .errors import InvalidBrief
-from .mail import address_problem
+from .headers import address_problem
 from .prompts import render
 from .stage import Guardrails, stage
 from .tools import DossierState

@@ -21,7 +21,7 @@ ON CONFLICT (dossier_id, name) DO NOTHING;
 
 -- name: document_names
 -- The names in a dossier.
-SELECT name FROM holdfast.dossiers WHERE dossier_id = %(dossier_id)s ORDER BY name;
+SELECT name FROM holdfast.dossiers WHERE dossier_id = %(dossier_id)s ORDER BY name COLLATE "C";
 
 -- name: read_document
 -- One document of a dossier, whole.
@@ -32,9 +32,10 @@ WHERE entry.dossier_id = %(dossier_id)s AND entry.name = %(name)s;
 
 -- name: search_passages
 -- The best passages for a question. plainto_tsquery asks for all words; a question in prose is
--- better served by any of them, ranked by how many and how close together.
+-- better served by any of them, ranked by how many and how close together. Only an '&' that joins two
+-- quoted words is an operator; one inside a word (a web address) has no space around it.
 WITH question AS (
-    SELECT replace(plainto_tsquery('english', %(query)s)::text, '&', '|')::tsquery AS words
+    SELECT replace(plainto_tsquery('english', %(query)s)::text, ''' & ''', ''' | ''')::tsquery AS words
 )
 SELECT
     entry.name,
