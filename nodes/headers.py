@@ -42,7 +42,7 @@ def address_problem(text: str) -> str | None:
         addresses = [address for group in groups for address in group.addresses]
     except (MessageError, ValueError, IndexError, AttributeError) as error:  # what the parser trips over
         return f"{text!r} cannot be parsed: {error}"
-    if header.defects or len(addresses) != 1 or groups[0].display_name is not None:
+    if header.defects or len(addresses) != 1 or any(group.display_name is not None for group in groups):
         return f"{text!r} is not exactly one address"
     if not (addresses[0].username and addresses[0].domain):
         return f"{text!r} is incomplete"

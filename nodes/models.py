@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from langchain.chat_models import init_chat_model
@@ -52,8 +53,8 @@ def _client(name: str, provider: str, timeout: float, max_retries: int) -> BaseC
         raise KeyError("ANTHROPIC_API_KEY is not set")  # its client would notice only at the first call
     # Behind a gateway langchain-openai does not ask for the usage of a stream, and its cost would read as nothing.
     options: dict[str, Any] = {"stream_usage": True} if provider == "openai" else {}
-    model: Any = init_chat_model(name or ":", timeout=timeout, max_retries=max_retries, **options)
-    return cast("BaseChatModel", model)
+    create = cast("Callable[..., BaseChatModel]", init_chat_model)
+    return create(name or ":", timeout=timeout, max_retries=max_retries, **options)
 
 
 def model_name(model: BaseChatModel) -> str:
