@@ -49,6 +49,13 @@ class Bridge:
         with connection_errors():
             return await asyncio.wrap_future(self._portal.start_task_soon(lambda: func(*args, **kwargs)))
 
+    async def acall_to_end(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`acall` for writes: cancelling it, or the end of the caller's loop, does not cut the work short."""
+        with connection_errors():
+            return await asyncio.shield(
+                asyncio.wrap_future(self._portal.start_task_soon(lambda: func(*args, **kwargs)))
+            )
+
     def close(self) -> None:
         """Stop the loop and join its thread."""
         self._stack.close()

@@ -102,7 +102,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        return await self._bridge.acall(self._inner.aput, config, checkpoint, metadata, new_versions)
+        return await self._bridge.acall_to_end(self._inner.aput, config, checkpoint, metadata, new_versions)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -112,7 +112,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        await self._bridge.acall(self._inner.aput_writes, config, writes, task_id, task_path)
+        await self._bridge.acall_to_end(self._inner.aput_writes, config, writes, task_id, task_path)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -128,13 +128,13 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._bridge.call(self._inner.adelete_thread, thread_id)
 
     async def adelete_thread(self, thread_id: str) -> None:
-        await self._bridge.acall(self._inner.adelete_thread, thread_id)
+        await self._bridge.acall_to_end(self._inner.adelete_thread, thread_id)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         self._bridge.call(self._inner.aprune, thread_ids, strategy=_official(strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        await self._bridge.acall(self._inner.aprune, thread_ids, strategy=_official(strategy))
+        await self._bridge.acall_to_end(self._inner.aprune, thread_ids, strategy=_official(strategy))
 
 
 def _official(strategy: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,3 +286,29 @@ def cut_connections(server_uri: str, uri: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
             (name,),
         )
+
+
+def test_a_write_that_has_begun_is_finished_though_its_caller_is_cancelled(db: Database) -> None:
+    """A run that fails, or whose loop ends, leaves saves under way; each is saved whole."""
+    started = threading.Event()
+
+    async def slow_write(value: int) -> None:
+        started.set()
+        async with db._pool.connection() as connection:  # pyright: ignore[reportPrivateUsage]
+            await connection.execute("SELECT pg_sleep(0.2)")
+            await connection.execute("CREATE TABLE written (value integer)")
+            await connection.execute("INSERT INTO written VALUES (%s)", (value,))
+
+    async def cancelled() -> None:
+        bridge = db._bridge  # pyright: ignore[reportPrivateUsage]
+        task = asyncio.create_task(bridge.acall_to_end(slow_write, 7))
+        await asyncio.to_thread(started.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    uri = db.uri
+    db.close()  # which waits for what is under way
+    with psycopg.connect(uri) as connection:
+        assert connection.execute("SELECT value FROM written").fetchall() == [(7,)]
