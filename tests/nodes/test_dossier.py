@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -287,19 +286,7 @@ def test_a_named_pipe_is_reported_and_never_waited_for(tmp_path: Path) -> None:
     write(tmp_path)
     pipe = tmp_path / "pipe.txt"
     os.mkfifo(pipe)
-
-    def write_words() -> None:
-        with suppress(BrokenPipeError):
-            pipe.write_text("words from a pipe")
-
-    writer = threading.Thread(target=write_words, daemon=True)
-    writer.start()  # so that a reader that does wait fails the test instead of hanging it
-    try:
-        assert problem_of(load_folder(tmp_path), "pipe.txt")
-    finally:
-        with suppress(OSError):
-            os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
-        writer.join(10)
+    assert problem_of(load_folder(tmp_path), "pipe.txt") == "not a regular file"
 
 
 def test_a_file_above_the_limit_is_reported_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
