@@ -1,6 +1,6 @@
 """Durable facts in Postgres: the floor that everything else stands on."""
 
-from .database import Database, ThreadRecord
+from .database import Database
 from .documents import Document, Documents, Passage
 from .errors import (
     DatabaseUnavailable,
@@ -14,6 +14,7 @@ from .errors import (
 from .migrate import SchemaTooNew, SetupRefused
 from .saver import HoldfastSaver
 from .store import HoldfastStore
+from .threads import ThreadRecord, Threads
 
 __all__ = [
     "Database",
@@ -31,5 +32,6 @@ __all__ = [
     "SetupRefused",
     "ThreadBusy",
     "ThreadRecord",
+    "Threads",
     "UnknownDocument",
 ]

@@ -8,8 +8,6 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, ClassVar, Final, cast
 
 import psycopg
@@ -25,26 +23,14 @@ from psycopg_pool import AsyncConnectionPool
 from . import embedded
 from .bridge import Bridge, one_line
 from .documents import Documents
-from .errors import DatabaseUnavailable, InvalidDatabaseURI, ThreadBusy
+from .errors import DatabaseUnavailable, InvalidDatabaseURI
 from .migrate import migrate
 from .saver import HoldfastSaver
-from .sql import queries
 from .store import HoldfastStore
+from .threads import Threads
 
-SQL: Final = queries("threads")
-_LOCK_SEED: Final = 0x74687265
-"""Keeps our thread locks apart from other users of hashtextextended: 'thre' in ASCII."""
 _CONNECT_TIMEOUT: Final = 10
 _POOL_SIZE: Final = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadRecord:
-    """A thread's newest checkpoint; `metadata` is what the run was configured with."""
-
-    thread_id: str
-    updated_at: datetime
-    metadata: dict[str, Any]
 
 
 class Database:
@@ -136,7 +122,6 @@ class Database:
 
     async def _start(self, serde: SerializerProtocol) -> None:
         uri = await self._set_up()
-        self._conninfo = uri
         self._pool = AsyncConnectionPool[AsyncConnection[DictRow]](
             uri,
             min_size=1,
@@ -156,6 +141,7 @@ class Database:
         self.saver = HoldfastSaver(self._bridge, AsyncPostgresSaver(self._pool, serde=serde))
         self.store = HoldfastStore(self._bridge, AsyncPostgresStore(self._pool))
         self.documents = Documents(self._bridge, self._pool)
+        self.threads = Threads(self._bridge, self._pool, lambda: _connect(uri))
 
     async def _stop(self) -> None:
         await self._pool.close()
@@ -174,48 +160,6 @@ class Database:
                     raise
                 await asyncio.sleep(0.3 * attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
-
-    @asynccontextmanager
-    async def hold_thread(self, thread_id: str) -> AsyncGenerator[None]:
-        """Be the only one that runs this thread, for the length of the block.
-
-        The lock lives in one database session and goes with it, so a killed process leaves none.
-
-        Raises:
-            ThreadBusy: another process holds the thread.
-        """
-        connection = await self._bridge.acall(self._lock_thread, thread_id)
-        try:
-            yield
-        finally:
-            await self._bridge.acall(connection.close)
-
-    async def _lock_thread(self, thread_id: str) -> AsyncConnection[DictRow]:
-        connection = await _connect(self._conninfo)
-        try:
-            cursor = await connection.execute(SQL["try_lock_thread"], {"thread_id": thread_id, "seed": _LOCK_SEED})
-            row = await cursor.fetchone()
-            if row is None or not row["held"]:
-                raise ThreadBusy(thread_id)
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
-
-    def threads(self, limit: int = 50) -> list[ThreadRecord]:
-        """The threads that were active last, newest first."""
-        return self._bridge.call(self._threads, limit)
-
-    async def athreads(self, limit: int = 50) -> list[ThreadRecord]:
-        return await self._bridge.acall(self._threads, limit)
-
-    async def _threads(self, limit: int) -> list[ThreadRecord]:
-        async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL["list_threads"], {"limit": limit})).fetchall()
-        return [
-            ThreadRecord(thread_id=row["thread_id"], updated_at=row["updated_at"], metadata=row["metadata"])
-            for row in rows
-        ]
 
 
 _CONNECTION_OPTIONS: Final[dict[str, Any]] = {

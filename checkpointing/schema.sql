@@ -30,3 +30,9 @@ CREATE TABLE holdfast.dossiers (
     digest text NOT NULL REFERENCES holdfast.documents,
     PRIMARY KEY (dossier_id, name)
 );
+
+CREATE TABLE holdfast.threads (
+    thread_id text PRIMARY KEY,
+    settings jsonb NOT NULL, -- how the thread is run, as whoever started it said
+    created_at timestamptz NOT NULL DEFAULT now()
+);

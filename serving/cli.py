@@ -103,7 +103,7 @@ def resume(thread: str, as_json: bool) -> int:
     from .runs import existing, resumable
 
     async def segment(database: Database) -> int:
-        async with database.hold_thread(thread):
+        async with database.threads.hold(thread):
             runner = await existing(database, thread, actor=_actor(None), with_model=True)
             await resumable(runner)
             return await _segment(runner, None, as_json=as_json)
@@ -191,7 +191,7 @@ def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], acto
     from .runs import checked_review, decidable, existing
 
     async def segment(database: Database) -> int:
-        async with database.hold_thread(thread):
+        async with database.threads.hold(thread):
             runner = await existing(database, thread, actor=_actor(actor))
             answer = checked_review(decision(await decidable(runner)))
             return await _segment(runner, Command(resume=answer), as_json=as_json)

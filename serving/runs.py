@@ -9,7 +9,7 @@ import secrets
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -45,34 +45,15 @@ Status = Literal["waiting", "finished", "rejected", "failed", "stopped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a thread is run; kept in its checkpoints' metadata, so that a resume runs it the same way.
+    """How a thread is run; kept in the database, so that a resume runs it the same way.
 
-    `timeout` is seconds for one stage.
+    `timeout` is seconds for one stage. The defaults are for threads that a server began.
     """
 
-    model: str = "offline"
-    outbox: str = "outbox"
+    model: str = field(default_factory=lambda: os.environ.get("HOLDFAST_MODEL") or "offline")
+    outbox: str = field(default_factory=lambda: os.environ.get("HOLDFAST_OUTBOX") or "outbox")
     timeout: float = 600.0
     correlation_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> Settings:
-        """Read them back; a thread that a server began has the defaults."""
-        return cls(
-            model=str(metadata.get("holdfast_model", "offline")),
-            outbox=str(metadata.get("holdfast_outbox", "outbox")),
-            timeout=float(metadata.get("holdfast_timeout", 600.0)),
-            correlation_id=str(metadata.get("correlation_id") or uuid.uuid4().hex),
-        )
-
-    def metadata(self) -> dict[str, Any]:
-        """As `config["metadata"]` takes them."""
-        return {
-            "holdfast_model": self.model,
-            "holdfast_outbox": self.outbox,
-            "holdfast_timeout": self.timeout,
-            "correlation_id": self.correlation_id,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +98,7 @@ class Runner:
         self._usage = UsageMetadataCallbackHandler()
         self._config: RunnableConfig = {
             "configurable": {"thread_id": thread_id, "graph_id": GRAPH, "actor": actor},
-            "metadata": settings.metadata(),
+            "metadata": {"correlation_id": settings.correlation_id},
             "callbacks": [self._usage],
         }
         self._graph = _compiled(database, settings, model)
@@ -234,11 +215,12 @@ async def new_run(
     check_brief(brief, needs_recipient=_smtp() is not None)
     name = _checked_name(thread_id if thread_id is not None else new_thread_id(brief["company"]))
     runner = Runner(database, name, settings, model=await _load(settings), actor=actor)
-    async with database.hold_thread(name):
+    async with database.threads.hold(name):
         if await database.saver.aget_tuple({"configurable": {"thread_id": name}}) is not None:
             raise ThreadExists(
                 f"thread {name!r} exists already; resume it with `holdfast resume {name}` or choose another name"
             )
+        await database.threads.aremember(name, asdict(settings))
         yield runner
 
 
@@ -258,7 +240,7 @@ async def existing(database: Database, thread_id: str, *, actor: str = "unknown"
     graph = found.metadata.get("graph_id", "another program's")
     if graph != GRAPH:
         raise UnknownGraph(f"thread {thread_id!r} belongs to the graph {graph!r}, not to {GRAPH!r}")
-    settings = Settings.of(found.metadata)
+    settings = Settings(**await database.threads.arecall(thread_id))
     model = await _load(settings) if with_model else OfflineExtractiveModel()
     return Runner(database, thread_id, settings, model=model, actor=actor)
 
@@ -326,7 +308,7 @@ def _checked_name(name: str, limit: int = 200) -> str:
 
 async def survey(database: Database, limit: int) -> list[ThreadState]:
     """Where the most recent outreach threads stand, newest first."""
-    records = await database.athreads(limit)
+    records = await database.threads.arecent(limit)
     ours = [record.thread_id for record in records if record.metadata.get("graph_id") == GRAPH]
     return [await (await existing(database, thread_id)).state() for thread_id in ours]
 

@@ -17,3 +17,11 @@ LIMIT %(limit)s;
 -- name: try_lock_thread
 -- True when this connection now holds the thread; the lock goes with the connection.
 SELECT pg_try_advisory_lock(hashtextextended(%(thread_id)s, %(seed)s)) AS held;
+
+-- name: remember_thread
+INSERT INTO holdfast.threads (thread_id, settings)
+VALUES (%(thread_id)s, %(settings)s)
+ON CONFLICT (thread_id) DO UPDATE SET settings = excluded.settings;
+
+-- name: recall_thread
+SELECT settings FROM holdfast.threads WHERE thread_id = %(thread_id)s;

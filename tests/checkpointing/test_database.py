@@ -133,12 +133,12 @@ def test_checkpoints_revive_no_foreign_types_and_no_pickle(db: Database) -> None
 async def test_a_thread_has_one_runner(database_uri: str) -> None:
     """Whoever holds a thread keeps others out, and letting go lets them in."""
     async with Database.open(database_uri) as one, Database.open(database_uri) as two:
-        async with one.hold_thread("t"):
+        async with one.threads.hold("t"):
             with pytest.raises(ThreadBusy, match="'t' is being run by another process"):
-                await two.hold_thread("t").__aenter__()
-            async with two.hold_thread("another"):
+                await two.threads.hold("t").__aenter__()
+            async with two.threads.hold("another"):
                 pass
-        async with two.hold_thread("t"):
+        async with two.threads.hold("t"):
             pass
 
 
@@ -147,14 +147,14 @@ def test_a_killed_process_leaves_no_lock(database_uri: str) -> None:
 import asyncio, os, signal, sys
 from holdfast.checkpointing import Database
 async def main():
-    async with Database.open(sys.argv[1]) as db, db.hold_thread("t"):
+    async with Database.open(sys.argv[1]) as db, db.threads.hold("t"):
         os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
     subprocess.run([sys.executable, "-c", code, database_uri], check=False)
 
     async def take() -> None:
-        async with Database.open(database_uri) as db, db.hold_thread("t"):
+        async with Database.open(database_uri) as db, db.threads.hold("t"):
             pass
 
     asyncio.run(take())
@@ -167,7 +167,7 @@ def test_set_up_happens_once_however_many_start_together(empty_uri: str) -> None
     assert [child.wait() for child in children] == [0] * 8
     with psycopg.connect(empty_uri) as connection:
         versions = connection.execute("SELECT version FROM holdfast.migrations ORDER BY version").fetchall()
-    assert versions == [(1,), (2,)]
+    assert versions == [(1,), (2,), (3,)]
 
 
 def test_a_newer_schema_is_refused(database_uri: str) -> None:
@@ -218,7 +218,7 @@ def test_a_database_that_disappears_is_named(server_uri: str, template: str) -> 
         cut_connections(server_uri, uri)
         db._pool.timeout = 1.0  # pyright: ignore[reportPrivateUsage] - the test need not wait ten seconds
         with pytest.raises(DatabaseUnavailable):
-            db.threads()
+            db.threads.recent()
         db.close()
 
 

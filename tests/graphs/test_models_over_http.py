@@ -573,7 +573,7 @@ def test_the_command_refuses_a_model_that_cannot_be_had(
     assert line.startswith(f"holdfast: UnknownModel: no model '{model}'")
     assert KEY not in line
     with Database.connect(database_uri) as db:
-        assert db.threads() == []
+        assert db.threads.recent() == []
 
 
 # The web

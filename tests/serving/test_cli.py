@@ -189,7 +189,7 @@ def test_a_run_that_cannot_get_anywhere_starts_no_thread(
     assert holdfast("run", "outreach", "--company", "Tidewater", *arguments) == 2
     assert expected in complaint(capsys)
     with Database.connect(database_uri) as db:
-        assert [record.thread_id for record in db.threads()] == [waiting]
+        assert [record.thread_id for record in db.threads.recent()] == [waiting]
 
 
 def test_delivery_by_smtp_is_refused_without_a_recipient_before_anything_runs(
