@@ -3,6 +3,7 @@
 from .database import Database
 from .documents import Document, Documents, Passage
 from .errors import (
+    DatabaseClosed,
     DatabaseUnavailable,
     EmbeddedPostgresFailed,
     HoldfastError,
@@ -18,6 +19,7 @@ from .threads import ThreadRecord, Threads
 
 __all__ = [
     "Database",
+    "DatabaseClosed",
     "DatabaseUnavailable",
     "Document",
     "Documents",

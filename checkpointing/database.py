@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import os
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar, Final, cast
@@ -57,6 +58,8 @@ class Database:
         except BaseException:
             self._bridge.close()
             raise
+        # Who forgets to close it would else end with a loop that still runs.
+        atexit.register(_close, weakref.ref(self))
 
     @classmethod
     @asynccontextmanager
@@ -98,9 +101,8 @@ class Database:
         blocks; from async code call it through `asyncio.to_thread`.
         """
         with cls._shared_lock:
-            if cls._shared is None:
+            if cls._shared is None or not cls._shared.usable:
                 cls._shared = cls()
-                atexit.register(cls._shared.close)
             return cls._shared
 
     @classmethod
@@ -109,14 +111,18 @@ class Database:
         with cls._shared_lock:
             database, cls._shared = cls._shared, None
         if database is not None:
-            atexit.unregister(database.close)
             database.close()
             if not database.uri:
                 embedded.release()
 
+    @property
+    def usable(self) -> bool:
+        """Whether it is open, and was opened by this very process."""
+        return self._bridge.usable
+
     def close(self) -> None:
-        """Close every connection and stop the loop; closing twice is harmless."""
-        if not self._pool.closed:
+        """Finish what is under way and close every connection; closing twice is harmless."""
+        if self.usable:
             self._bridge.call(self._stop)
             self._bridge.close()
 
@@ -170,14 +176,20 @@ _CONNECTION_OPTIONS: Final[dict[str, Any]] = {
 }
 
 
+def _close(database: weakref.ref[Database]) -> None:
+    if (found := database()) is not None:
+        found.close()
+
+
 def _check_uri(uri: str) -> None:
     try:
         conninfo_to_dict(uri)
-    except psycopg.ProgrammingError as error:
+    except psycopg.ProgrammingError:
+        # Not libpq's own words, and not as a cause: they quote the part that holds the password.
         raise InvalidDatabaseURI(
-            f"not a Postgres URI: {one_line(error)}; expected postgresql://user:password@host:5432/database "
-            "(in HOLDFAST_DATABASE_URI or given to Database)"
-        ) from error
+            "not a Postgres URI: expected postgresql://user:password@host:5432/database, with % @ : / # and spaces in "
+            "the password written as %25 %40 %3A %2F %23 %20 (in HOLDFAST_DATABASE_URI or given to Database)"
+        ) from None
 
 
 async def _connect(uri: str) -> AsyncConnection[DictRow]:

@@ -23,6 +23,8 @@ PASSAGE_SIZE: Final = 1200
 """Characters after which a passage is closed at the next paragraph."""
 PARAGRAPH_LIMIT: Final = 8000
 """Characters after which a paragraph is cut: Postgres indexes at most 1 MiB of words in one text."""
+QUERY_LIMIT: Final = 4000
+"""Characters of a query that count: Postgres takes no more than about 1 MiB of words."""
 _UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 """What Postgres cannot hold as text, and a model's JSON may well bring: NUL, and halves of surrogate pairs."""
 
@@ -122,26 +124,26 @@ class Documents:
     async def _save(self, documents: Sequence[Document]) -> str:
         dossier_id = dossier_digest(documents)
         # In one order whoever saves: two that save the same texts would else wait for each other.
-        documents = sorted(documents, key=lambda item: (item.digest, item.name))
+        entries = sorted(((item.digest, item) for item in documents), key=lambda entry: (entry[0], entry[1].name))
         async with (
             self._pool.connection() as connection,
             connection.transaction(),
             connection.cursor() as cursor,
         ):
             await cursor.executemany(
-                SQL["save_document"], [{"digest": item.digest, "body": item.text} for item in documents]
+                SQL["save_document"], [{"digest": digest, "body": item.text} for digest, item in entries]
             )
             await cursor.executemany(
                 SQL["save_passage"],
                 [
-                    {"digest": item.digest, "position": passage.position, "body": passage.text}
-                    for item in documents
+                    {"digest": digest, "position": passage.position, "body": passage.text}
+                    for digest, item in entries
                     for passage in split_passages(item)
                 ],
             )
             await cursor.executemany(
                 SQL["save_entry"],
-                [{"dossier_id": dossier_id, "name": item.name, "digest": item.digest} for item in documents],
+                [{"dossier_id": dossier_id, "name": item.name, "digest": digest} for digest, item in entries],
             )
         return dossier_id
 
@@ -181,7 +183,7 @@ class Documents:
         return await self._bridge.acall(self._search, dossier_id, query, limit)
 
     async def _search(self, dossier_id: str, query: str, limit: int) -> list[Passage]:
-        rows = await self._rows("search_passages", dossier_id=dossier_id, query=_UNSTORABLE.sub("", query), limit=limit)
+        rows = await self._rows("search_passages", dossier_id=dossier_id, query=_UNSTORABLE.sub("", query)[:QUERY_LIMIT], limit=limit)
         return [Passage(document=row["name"], position=row["position"], text=row["body"]) for row in rows]
 
     async def _rows(self, query_name: str, /, **parameters: object) -> list[DictRow]:

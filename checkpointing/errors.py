@@ -24,6 +24,10 @@ class DatabaseUnavailable(HoldfastError):
     """The database cannot be reached, or went away in the middle of an operation."""
 
 
+class DatabaseClosed(HoldfastError):
+    """A `Database` was used after its end, or in a process forked from the one that opened it."""
+
+
 class EmbeddedPostgresFailed(HoldfastError):
     """The embedded Postgres could not be started in the folder it was given."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from typing_extensions import TypedDict
 
 from holdfast.checkpointing import (
     Database,
+    DatabaseClosed,
     DatabaseUnavailable,
     HoldfastError,
     InvalidDatabaseURI,
@@ -312,3 +314,78 @@ def test_a_write_that_has_begun_is_finished_though_its_caller_is_cancelled(db: D
     db.close()  # which waits for what is under way
     with psycopg.connect(uri) as connection:
         assert connection.execute("SELECT value FROM written").fetchall() == [(7,)]
+
+
+def test_a_program_that_forgets_to_close_exits_all_the_same(database_uri: str) -> None:
+    code = "import sys; from holdfast.checkpointing import Database; db = Database(sys.argv[1]); db.store.put(('a',), 'k', {})"
+    subprocess.run([sys.executable, "-c", code, database_uri], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_told_and_can_exit(database_uri: str) -> None:
+    code = """
+import os, sys
+from holdfast.checkpointing import Database, DatabaseClosed
+db = Database(sys.argv[1])
+child = os.fork()
+if child == 0:
+    try:
+        db.threads.recent()
+    except DatabaseClosed as error:
+        sys.exit(7 if "forked" in str(error) else 8)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code, database_uri], check=False, timeout=60)
+    assert ran.returncode == 7
+
+
+async def test_a_closed_database_says_so(database_uri: str) -> None:
+    db = Database(database_uri)
+    db.close()
+    db.close()
+    with pytest.raises(DatabaseClosed, match="it was closed"):
+        db.threads.recent()
+    with pytest.raises(DatabaseClosed):
+        await db.saver.aget_tuple(on("t"))
+
+
+@pytest.mark.parametrize("uri", ["postgres://ada:100%hunter2@h/db", "postgresql://ada:hunter2 x@h/db"])
+def test_a_uri_that_cannot_be_parsed_is_not_repeated(uri: str) -> None:
+    with pytest.raises(InvalidDatabaseURI) as caught:
+        Database(uri)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("name", ["with space", "it's", "$HOME", "per%40cent"])
+def test_a_home_that_the_embedded_server_cannot_take_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOLDFAST_DATABASE_URI", raising=False)
+    monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path / name))
+    with pytest.raises(HoldfastError, match="only letters, digits"):
+        Database()
+    assert not (tmp_path / name).exists()
+
+
+def test_a_data_directory_with_a_space_gives_way_to_a_plain_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS: ~/Library/Application Support."""
+    monkeypatch.delenv("HOLDFAST_HOME", raising=False)
+    monkeypatch.setattr(embedded.platformdirs, "user_data_path", lambda *_: tmp_path / "Application Support")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert embedded._data() == tmp_path / ".local/share/holdfast/postgres"  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_last_owner_stops_the_embedded_server_even_after_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process never strikes itself off the server's list; the next one does it for it."""
+    home = Path(tempfile.mkdtemp(prefix="holdfast-"))
+    home.chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if key != "HOLDFAST_DATABASE_URI"}
+    environment["HOLDFAST_HOME"] = str(home)
+    killed = "import os, signal; from holdfast import Database; Database(); os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", killed], env=environment, check=False)
+    assert (home / "postgres" / "postmaster.pid").exists()
+    subprocess.run([sys.executable, "-c", "from holdfast import Database; Database()"], env=environment, check=True)
+    assert not (home / "postgres" / "postmaster.pid").exists()
