@@ -17,7 +17,7 @@ from langchain_core.tracers.context import register_configure_hook
 Moment = Literal["start", "model", "model_end", "tool", "tool_end", "end"]
 """When in a node: as it starts or ends, or as a model or tool call inside it starts or ends.
 
-"end" is after the node's own code and before LangGraph saves what it returned.
+"end" is after the node's own code and before LangGraph saves what it returned. What fails or pauses does not end.
 """
 
 
@@ -55,7 +55,7 @@ class KillSwitch(BaseCallbackHandler):
     """A LangChain callback handler that strikes once a point is reached.
 
     Callbacks see every graph, whoever compiled it, so nothing is wrapped and nothing patched.
-    `strike` is what happens; it is called once for each time the point is passed.
+    `strike` is what happens; it is called once for each time the point is passed, in subgraphs too.
     """
 
     raise_error = True
@@ -67,38 +67,54 @@ class KillSwitch(BaseCallbackHandler):
         self._inside: Final[dict[UUID, Moment]] = {}
 
     def on_chain_start(
-        self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, metadata: Any = None, **kwargs: Any
+        self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, tags: list[str] | None = None, **kwargs: Any
     ) -> None:
-        # The node's own run carries the node's name; what runs inside it carries only its metadata.
-        name = kwargs.get("name")
-        if name == self.point.node == (metadata or {}).get("langgraph_node") and not self._inside:
-            self._inside[run_id] = "end"
-            self._reached("start")
+        # Whatever runs inside a node may carry its name; only the node's own run carries LangGraph's tag as well.
+        if kwargs.get("name") == self.point.node and any(tag.startswith("graph:step:") for tag in tags or ()):
+            self._entered(run_id, "start", "end")
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._left(run_id)
 
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._inside.pop(run_id, None)
+
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: Any, *, run_id: UUID, metadata: Any = None, **kwargs: Any
     ) -> None:
-        self._entered(run_id, metadata, "model", "model_end")
+        self._called(run_id, metadata, "model", "model_end")
+
+    def on_llm_start(
+        self, serialized: dict[str, Any], prompts: Any, *, run_id: UUID, metadata: Any = None, **kwargs: Any
+    ) -> None:
+        self._called(run_id, metadata, "model", "model_end")
 
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._left(run_id)
 
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._inside.pop(run_id, None)
+
     def on_tool_start(
         self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, metadata: Any = None, **kwargs: Any
     ) -> None:
-        self._entered(run_id, metadata, "tool", "tool_end")
+        self._called(run_id, metadata, "tool", "tool_end")
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._left(run_id)
 
-    def _entered(self, run_id: UUID, metadata: Any, start: Moment, end: Moment) -> None:
-        given: dict[str, Any] = metadata or {}
-        if str(given.get("langgraph_checkpoint_ns", "")).partition(":")[0] == self.point.node:
-            self._inside[run_id] = end
-            self._reached(start)
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._inside.pop(run_id, None)
+
+    def _called(self, run_id: UUID, metadata: dict[str, Any] | None, start: Moment, end: Moment) -> None:
+        # One level "name:task" for each graph around the call, and bare numbers that tell a subgraph's calls apart.
+        levels = str((metadata or {}).get("langgraph_checkpoint_ns", "")).split("|")
+        if any(level.startswith(f"{self.point.node}:") for level in levels):
+            self._entered(run_id, start, end)
+
+    def _entered(self, run_id: UUID, start: Moment, end: Moment) -> None:
+        self._inside[run_id] = end
+        self._reached(start)
 
     def _left(self, run_id: UUID) -> None:
         if moment := self._inside.pop(run_id, None):

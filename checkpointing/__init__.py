@@ -14,6 +14,7 @@ from .errors import (
 )
 from .migrate import SchemaTooNew, SetupRefused
 from .saver import HoldfastSaver
+from .serde import StrictSerializer, TypeNotAllowed
 from .store import HoldfastStore
 from .threads import ThreadRecord, Threads
 
@@ -32,8 +33,10 @@ __all__ = [
     "Passage",
     "SchemaTooNew",
     "SetupRefused",
+    "StrictSerializer",
     "ThreadBusy",
     "ThreadRecord",
     "Threads",
+    "TypeNotAllowed",
     "UnknownDocument",
 ]

@@ -7,14 +7,13 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar, Final, cast
 
 import psycopg
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
@@ -27,6 +26,7 @@ from .documents import Documents
 from .errors import DatabaseUnavailable, InvalidDatabaseURI
 from .migrate import migrate
 from .saver import HoldfastSaver
+from .serde import StrictSerializer
 from .store import HoldfastStore
 from .threads import Threads
 
@@ -44,17 +44,17 @@ class Database:
     _shared: ClassVar[Database | None] = None
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, uri: str | None = None, *, serde: SerializerProtocol | None = None) -> None:
+    def __init__(
+        self, uri: str | None = None, *, types: Sequence[type] = (), serde: SerializerProtocol | None = None
+    ) -> None:
         """Open it; `open` and `connect` are the same with an end, which is what you want."""
         self.uri: Final = uri or os.environ.get("HOLDFAST_DATABASE_URI") or ""
         self._embedded: Final = not self.uri
         if self.uri:
             _check_uri(self.uri)
-        # Strict: a checkpoint revives messages and plain data, never a type that it names itself.
-        serde = serde or JsonPlusSerializer(allowed_msgpack_modules=None)
         self._bridge = Bridge()
         try:
-            self._bridge.call(self._start, serde)
+            self._bridge.call(self._start, serde or StrictSerializer(types))
         except BaseException:
             self._bridge.close()
             raise
@@ -63,13 +63,16 @@ class Database:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, uri: str | None = None, *, serde: SerializerProtocol | None = None) -> AsyncGenerator[Database]:
+    async def open(
+        cls, uri: str | None = None, *, types: Sequence[type] = (), serde: SerializerProtocol | None = None
+    ) -> AsyncGenerator[Database]:
         """A database for the length of an `async with` block.
 
         Args:
             uri: a Postgres URI; else `HOLDFAST_DATABASE_URI`; else the embedded Postgres.
-            serde: what writes and reads state; by default the official serializer, with no pickle
-                and no types but LangChain's messages, LangGraph's own and the standard library's.
+            types: the dataclasses, pydantic models and enums that state may hold, besides messages,
+                LangGraph's own types and plain data; another is `TypeNotAllowed` when it is read.
+            serde: what writes and reads state, instead of `StrictSerializer(types)`.
 
         Raises:
             InvalidDatabaseURI: the URI cannot be parsed.
@@ -77,7 +80,7 @@ class Database:
             MissingExtra, EmbeddedPostgresFailed: the embedded default cannot be had.
             SetupRefused, SchemaTooNew: the schema cannot be brought to this version.
         """
-        database = await asyncio.to_thread(cls, uri, serde=serde)
+        database = await asyncio.to_thread(cls, uri, types=types, serde=serde)
         try:
             yield database
         finally:
@@ -85,9 +88,11 @@ class Database:
 
     @classmethod
     @contextmanager
-    def connect(cls, uri: str | None = None, *, serde: SerializerProtocol | None = None) -> Generator[Database]:
+    def connect(
+        cls, uri: str | None = None, *, types: Sequence[type] = (), serde: SerializerProtocol | None = None
+    ) -> Generator[Database]:
         """`open` for sync code."""
-        database = cls(uri, serde=serde)
+        database = cls(uri, types=types, serde=serde)
         try:
             yield database
         finally:

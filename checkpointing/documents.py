@@ -183,7 +183,9 @@ class Documents:
         return await self._bridge.acall(self._search, dossier_id, query, limit)
 
     async def _search(self, dossier_id: str, query: str, limit: int) -> list[Passage]:
-        rows = await self._rows("search_passages", dossier_id=dossier_id, query=_UNSTORABLE.sub("", query)[:QUERY_LIMIT], limit=limit)
+        rows = await self._rows(
+            "search_passages", dossier_id=dossier_id, query=_UNSTORABLE.sub("", query)[:QUERY_LIMIT], limit=limit
+        )
         return [Passage(document=row["name"], position=row["position"], text=row["body"]) for row in rows]
 
     async def _rows(self, query_name: str, /, **parameters: object) -> list[DictRow]:

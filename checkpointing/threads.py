@@ -46,9 +46,10 @@ class Threads:
 
     @asynccontextmanager
     async def hold(self, thread_id: str) -> AsyncGenerator[None]:
-        """Be the only one that runs this thread, for the length of the block.
+        """Keep others from running this thread, for the length of the block.
 
-        The lock lives in one database session and goes with it, so a killed process leaves none.
+        The lock lives in one database session and goes with it, so a killed process leaves none. It is a
+        lock, not a fence: where the server ends that session, another may take the thread meanwhile.
 
         Raises:
             ThreadBusy: another process holds the thread.
@@ -71,16 +72,17 @@ class Threads:
             raise
         return connection
 
-    def recent(self, limit: int = 50) -> list[ThreadRecord]:
-        """The threads that were active last, newest first."""
-        return self._bridge.call(self._recent, limit)
+    def recent(self, limit: int = 50, *, graph_id: str | None = None) -> list[ThreadRecord]:
+        """The threads that were active last, newest first; of one graph, if one is named."""
+        return self._bridge.call(self._recent, limit, graph_id)
 
-    async def arecent(self, limit: int = 50) -> list[ThreadRecord]:
-        return await self._bridge.acall(self._recent, limit)
+    async def arecent(self, limit: int = 50, *, graph_id: str | None = None) -> list[ThreadRecord]:
+        return await self._bridge.acall(self._recent, limit, graph_id)
 
-    async def _recent(self, limit: int) -> list[ThreadRecord]:
+    async def _recent(self, limit: int, graph_id: str | None) -> list[ThreadRecord]:
+        parameters = {"limit": limit, "graph_id": graph_id}
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL["list_threads"], {"limit": limit})).fetchall()
+            rows = await (await connection.execute(SQL["list_threads"], parameters)).fetchall()
         return [
             ThreadRecord(thread_id=row["thread_id"], updated_at=row["updated_at"], metadata=row["metadata"])
             for row in rows

@@ -1,9 +1,8 @@
-"""Outreach: research, plan, select, draft, approve, send; each stage fails and resumes by itself."""
+"""Outreach: index, research, plan, select, draft, approve, send; each stage fails and resumes by itself."""
 
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Annotated, Any, Literal, NotRequired
 from langchain_core.language_models import BaseChatModel
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import RetryPolicy
-from typing_extensions import TypedDict
 
 from holdfast.checkpointing import Database
 from holdfast.guardrails import is_transient
 from holdfast.nodes import (
     Angle,
     Approval,
+    Brief,
     Clock,
     Email,
     Evidence,
@@ -30,6 +29,7 @@ from holdfast.nodes import (
     approve_node,
     dossier_tools,
     draft_node,
+    index_node,
     load_model,
     plan_node,
     research_node,
@@ -40,14 +40,8 @@ from holdfast.nodes import (
 )
 
 
-class OutreachInput(TypedDict):
+class OutreachInput(Brief):
     """What a run starts from."""
-
-    company: str
-    dossier: str
-    offer: NotRequired[str]
-    to: NotRequired[str]
-    sender: NotRequired[str]
 
 
 class OutreachState(OutreachInput):
@@ -98,24 +92,15 @@ def build(
 
     graph = StateGraph(OutreachState, input_schema=OutreachInput)
     tools = [*dossier_tools(documents), *web_tools()]
-    graph.add_node(
-        "research",
-        research_node(
-            model,
-            tools,
-            documents=documents,
-            within=dossiers,
-            needs_recipient=smtp is not None,
-            guardrails=guardrails,
-        ),
-        **model_stage,
-    )
+    graph.add_node("index", index_node(documents=documents, within=dossiers, needs_recipient=smtp is not None))
+    graph.add_node("research", research_node(model, tools, guardrails=guardrails), **model_stage)
     graph.add_node("plan", plan_node(model, guardrails=guardrails), **model_stage)
     graph.add_node("select", select_node(model, documents=documents, guardrails=guardrails), **model_stage)
     graph.add_node("draft", draft_node(model, guardrails=guardrails), **model_stage)
     graph.add_node("approve", approve_node(clock=clock))
     graph.add_node("send", send_node(outbox=outbox, smtp=smtp))
-    graph.add_edge(START, "research")
+    graph.add_edge(START, "index")
+    graph.add_edge("index", "research")
     graph.add_edge("research", "plan")
     graph.add_edge("plan", "select")
     graph.add_edge("select", "draft")
@@ -130,17 +115,5 @@ def _after_approval(state: OutreachState) -> Literal["send", "__end__"]:
     return "__end__" if approval is None or approval["decision"] == "rejected" else "send"
 
 
-def _from_environment() -> StateGraph[OutreachState, None, OutreachInput, OutreachState]:
-    """The graph as a server imports it, set up by `HOLDFAST_MODEL`, `_DOSSIERS`, `_OUTBOX` and `_SMTP_URL`."""
-    smtp = os.environ.get("HOLDFAST_SMTP_URL")
-    return build(
-        load_model(os.environ.get("HOLDFAST_MODEL") or "offline"),
-        # A server's callers are not its owner: they may name folders below this one only.
-        dossiers=Path(os.environ.get("HOLDFAST_DOSSIERS") or "."),
-        outbox=Path(os.environ.get("HOLDFAST_OUTBOX") or "outbox"),
-        smtp=SmtpServer.from_url(smtp) if smtp else None,
-        stage_timeout=timedelta(minutes=10),
-    )
-
-
-graph = _from_environment().compile(name="outreach")
+graph = build(load_model(), dossiers=Path()).compile(name="outreach")
+"""With the offline model, on dossiers below the working folder; `holdfast.serving.server` has the configured one."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain.agents.structured_output import StructuredOutputError
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, NodeTimeoutError
 
 from ..checkpointing.errors import HoldfastError
 
@@ -45,6 +45,8 @@ def is_transient(error: BaseException) -> bool:
     """
     if isinstance(error, ModelCallFailed):
         return error.transient
+    if isinstance(error, NodeTimeoutError):
+        return False  # a limit on a stage that starts the stage again would be none
     if str(error).startswith(_EMPTY_STREAM):
         return True
     status = getattr(error, "status_code", None)

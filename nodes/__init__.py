@@ -28,11 +28,12 @@ from .errors import (
     UnknownModel,
     UnsupportedQuote,
 )
+from .index import Brief, check_brief, index_node
 from .mail import SmtpServer
 from .models import load_model
 from .offline import OfflineExtractiveModel
 from .plan import plan_node
-from .research import check_brief, research_node
+from .research import research_node
 from .select import select_node
 from .send import send_node
 from .stage import Guardrails, stage
@@ -42,6 +43,7 @@ __all__ = [
     "Angle",
     "Angles",
     "Approval",
+    "Brief",
     "Clock",
     "DeliveryFailed",
     "DossierEmpty",
@@ -70,6 +72,7 @@ __all__ = [
     "check_brief",
     "dossier_tools",
     "draft_node",
+    "index_node",
     "load_folder",
     "load_model",
     "plan_node",

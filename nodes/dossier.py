@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,7 @@ from ..checkpointing.documents import Document
 from ..checkpointing.errors import HoldfastError, MissingExtra
 from .contracts import Problem
 from .errors import DossierEmpty, DossierNotAllowed, DossierNotFound
+from .html import decoded, visible_text
 
 MAX_BYTES: Final = 20 * 1024 * 1024
 """A larger file is reported and left out."""
@@ -127,27 +130,21 @@ def _plain(data: bytes) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise _Unreadable(f"not {encoding.removesuffix('-sig').upper()} text (byte {error.start})") from error
+        raise _not_text(error) from error
+
+
+def _not_text(error: UnicodeDecodeError) -> _Unreadable:
+    encoding = error.encoding.upper().removesuffix("-LE").removesuffix("-BE")
+    return _Unreadable(f"not {encoding} text (byte {error.start})")
 
 
 def _html(data: bytes) -> str:
     try:
-        from bs4 import BeautifulSoup
-    except ImportError:
-        raise MissingExtra("html", "reading HTML") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of pages that look like a name or an address
-            soup = BeautifulSoup(data.replace(b"\x00", b""), "html.parser")
+        return visible_text(decoded(data))
+    except UnicodeDecodeError as error:
+        raise _not_text(error) from error
     except Exception as error:  # a parser meets damaged markup with whatever it trips over
         raise _Unreadable(f"damaged HTML ({type(error).__name__}: {error})") from error
-    for noise in soup(["script", "style", "nav", "noscript", "template", "head"]):
-        noise.decompose()
-    for block in soup(_HTML_BLOCKS):
-        block.insert_before("\x00")
-        block.insert_after("\x00")
-    blocks = (" ".join(text.split()) for text in soup.get_text().split("\x00"))
-    return "\n\n".join(block for block in blocks if block)
 
 
 def _pdf(data: bytes) -> str:
@@ -156,20 +153,33 @@ def _pdf(data: bytes) -> str:
     except ImportError:
         raise MissingExtra("pdf", "reading PDF") from None
     try:
-        pages = [page.extract_text() for page in PdfReader(io.BytesIO(data)).pages]
+        with _silent_pypdf():
+            pages = [page.extract_text() for page in PdfReader(io.BytesIO(data)).pages]
     except Exception as error:  # likewise
         raise _Unreadable(f"a damaged or protected PDF ({type(error).__name__}: {error})") from error
     return "\n\n".join(page.strip() for page in pages)
 
 
-_HTML_BLOCKS: Final = [
-    name
-    for line in (
-        "address article aside blockquote br dd div dl dt figcaption figure footer form h1 h2 h3 h4 h5 h6 header hr li",
-        "main ol p pre section table td th tr ul",
-    )
-    for name in line.split()
-]
+@contextmanager
+def _silent_pypdf() -> Generator[None]:
+    """It logs every oddity of a file, which Python prints where logging is not set up.
+
+    Several threads may read at a time: whoever leaves takes off one level, so that the last one restores the first.
+    """
+    logger = logging.getLogger("pypdf")  # its modules log below this name
+    with _pypdf_lock:
+        _pypdf_levels.append(logger.level)
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        with _pypdf_lock:
+            logger.setLevel(_pypdf_levels.pop())
+
+
+_pypdf_lock: Final = threading.Lock()
+_pypdf_levels: Final[list[int]] = []
+
 _READERS: Final[dict[str, Callable[[bytes], str]]] = {
     ".md": _plain,
     ".txt": _plain,

@@ -38,9 +38,10 @@ class DraftInput(TypedDict):
 
 
 class DraftState(AgentState[Any]):
-    """The drafting agent's state: what it may cite."""
+    """The drafting agent's state: what it may cite, and what it was given to say."""
 
     evidence: list[Evidence]
+    given: list[str]
 
 
 class DraftUpdate(TypedDict):
@@ -72,17 +73,21 @@ def draft_node(model: BaseChatModel, *, guardrails: Guardrails = ()) -> Runnable
                 for item in state["evidence"]
             ],
         }
-        return {"messages": [("user", render("Write the message.", material))], "evidence": state["evidence"]}
+        return {
+            "messages": [("user", render("Write the message.", material))],
+            "evidence": state["evidence"],
+            "given": _given(state),
+        }
 
     def check(agent: Mapping[str, Any], answer: Letter) -> None:
-        check_citations(answer["body"], agent["evidence"])
+        check_citations(answer["body"], agent["evidence"], agent["given"])
 
     def finish(state: DraftInput, _: Mapping[str, Any], answer: Letter) -> DraftUpdate:
-        body = check_citations(answer["body"].strip(), state["evidence"])
+        body = check_citations(answer["body"].strip(), state["evidence"], _given(state))
         email = Email(
             sender=state.get("sender") or DEFAULT_SENDER,
             subject=answer["subject"].strip(),
-            body=f"{body}\n\n{sources(body, state['evidence'])}\n",
+            body=f"{body}\n\n{sources(body, state['evidence'], _given(state))}\n",
             drafted_by=model_name(model),
         )
         if to := state.get("to"):
@@ -102,19 +107,34 @@ def draft_node(model: BaseChatModel, *, guardrails: Guardrails = ()) -> Runnable
     )
 
 
-def check_citations(body: str, evidence: Sequence[Evidence]) -> str:
+def _given(state: DraftInput) -> list[str]:
+    return [state["company"], state.get("offer", ""), state.get("sender", "")]
+
+
+def check_citations(body: str, evidence: Sequence[Evidence], given: Sequence[str] = ()) -> str:
     """The body, with every quotation in the exact characters of its document.
+
+    What the brief gave (the company's name, the offer) may hold quotation marks and brackets of its own,
+    and is left alone where the body repeats it.
 
     Raises:
         UnsupportedQuote: a quotation is not in the evidence, a cited number does not exist, or
             nothing is cited at all.
     """
-    if strays := sorted(cited(body) - {item["number"] for item in evidence}):
+    numbers = cited(body, given)
+    if strays := sorted(numbers - {item["number"] for item in evidence}):
         raise UnsupportedQuote(f"the draft cites evidence that does not exist: {strays}")
-    if not cited(body):
+    if not numbers:
         raise UnsupportedQuote("the draft cites no evidence: expected numbers like [1]")
-    for start, end in reversed(quotation_ranges(body)):
+    for start, end in reversed(quotation_ranges(_masked(body, given))):
         body = body[:start] + _supported(body[start:end], body[end + 1 :], evidence) + body[end:]
+    return body
+
+
+def _masked(body: str, given: Sequence[str]) -> str:
+    """The body with what was given blanked out, every character else in its place."""
+    for text in sorted((part.strip() for part in given if part.strip()), key=len, reverse=True):
+        body = body.replace(text, " " * len(text))
     return body
 
 
@@ -129,21 +149,22 @@ def _supported(span: str, behind: str, evidence: Sequence[Evidence]) -> str:
     raise UnsupportedQuote(f"the draft quotes words that are not in the evidence: {span}")
 
 
-def cited(body: str) -> set[int]:
+def cited(body: str, given: Sequence[str] = ()) -> set[int]:
     """The numbers that a text cites; brackets inside a quotation are the document's own.
 
     >>> sorted(cited("As [2] says, \u201cin [7] we were told so\u201d [1]."))
     [1, 2]
     """
+    body = _masked(body, given)
     for start, end in reversed(quotation_ranges(body)):
         body = body[:start] + body[end:]
     return {int(number) for number in re.findall(r"\[([0-9]+)\]", body)}
 
 
-def sources(body: str, evidence: Sequence[Evidence]) -> str:
+def sources(body: str, evidence: Sequence[Evidence], given: Sequence[str] = ()) -> str:
     """The list of what the body cites: document and characters, and the quotation if the body lacks it."""
     lines = ["Sources"]
-    numbers = cited(body)
+    numbers = cited(body, given)
     for item in evidence:
         if item["number"] in numbers:
             end = item["position"] + len(item["quote"])

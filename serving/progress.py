@@ -47,7 +47,7 @@ class Progress:
             self._ended(data, inner, tokens)
         elif not inner:
             self._started[data["id"]] = self._clock()
-            self._stage = data["name"]
+            self._stage, self._calls = data["name"], 0
             self._line("\u25b8", "cyan", data["name"])
         if self._status:
             self._status.update(
@@ -68,11 +68,8 @@ class Progress:
         else:
             result: dict[str, Any] = data["result"] or {}
             summary = stage_summary(data["name"], result)
-            self._line(
-                "\u2713",
-                "green",
-                f"{data['name']:<9}{took:6.1f} s  {self._calls} steps  {tokens:,} tokens  {summary}",
-            )
+            spent = f"{self._calls} step{'s' * (self._calls > 1)}  {tokens:,} tokens  " if self._calls else ""
+            self._line("\u2713", "green", f"{data['name']:<9}{took:6.1f} s  {spent}{summary}")
             problems: list[Problem] = result.get("problems", [])
             for problem in problems:
                 self._line("!", "yellow", f"  left out: {problem['subject']}: {problem['problem']}")
@@ -104,9 +101,10 @@ def call_summary(task: Mapping[str, Any]) -> str | None:
 def stage_summary(name: str, result: Mapping[str, Any]) -> str:
     """What a stage left behind, in a few words."""
     match name:
+        case "index":
+            return f"{len(result.get('documents', []))} documents"
         case "research":
-            facts = result.get("findings", {}).get("facts", [])
-            return f"{len(result.get('documents', []))} documents, {len(facts)} facts"
+            return f"{len(result.get('findings', {}).get('facts', []))} facts"
         case "plan":
             return f"{len(result.get('angles', []))} angles"
         case "select":

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .progress import printable
-from .runs import ThreadState, utc
+from .state import ThreadState, command, utc
 
 _OFFLINE = "offline: no language model, ranks and quotes sentences"
 
@@ -26,7 +26,6 @@ def as_json(state: ThreadState) -> dict[str, Any]:
         "error": state.error,
         "model": state.settings.model,
         "correlation_id": state.settings.correlation_id,
-        "tokens": state.tokens,
         "next_command": state.next_command,
         "values": dict(state.values),
     }
@@ -56,9 +55,9 @@ def status_line(state: ThreadState) -> str:
         "failed": f"failed in {state.node}: {printable(state.error or '')}",
         "stopped": f"stopped before {state.node} was done" if state.node else "stopped",
     }[state.status]
-    command = f"; go on with: {state.next_command}" if state.next_command else ""
-    refuse = f"  (or: holdfast reject {state.thread_id} --reason …)" if state.status == "waiting" else ""
-    return f"thread {state.thread_id} {said}{command}{refuse}"
+    onward = f"; go on with: {state.next_command}" if state.next_command else ""
+    refuse = f"  (or: {command('reject', state.thread_id, '--reason')} …)" if state.status == "waiting" else ""
+    return f"thread {state.thread_id} {said}{onward}{refuse}"
 
 
 def _sections(state: ThreadState, *, full: bool) -> Iterator[tuple[str, list[str]]]:

@@ -1,14 +1,29 @@
-"""What `langgraph.json` names: the checkpointer and the store of a LangGraph server."""
+"""What `langgraph.json` names: the graph, the checkpointer and the store of a LangGraph server."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
 
 from holdfast.checkpointing import Database, HoldfastSaver, HoldfastStore
+from holdfast.graphs.outreach import build
+from holdfast.nodes import load_model
 
+from .delivery import smtp_from_environment
+
+outreach = build(
+    load_model(os.environ.get("HOLDFAST_MODEL") or "offline"),
+    # A server's callers are not its owner: they may name folders below this one only.
+    dossiers=Path(os.environ.get("HOLDFAST_DOSSIERS") or "."),
+    outbox=Path(os.environ.get("HOLDFAST_OUTBOX") or "outbox"),
+    smtp=smtp_from_environment(),
+    stage_timeout=timedelta(minutes=10),
+).compile(name="outreach")
 _lock = threading.Lock()
 _users = 0
 

@@ -1,5 +1,5 @@
 -- name: list_threads
--- The newest checkpoint of each thread's root namespace, latest first.
+-- The newest checkpoint of each thread's root namespace, latest first; of one graph, if one is named.
 SELECT thread_id, checkpoint_id, metadata, updated_at
 FROM (
     SELECT DISTINCT ON (thread_id)
@@ -8,7 +8,7 @@ FROM (
         metadata,
         (checkpoint ->> 'ts')::timestamptz AS updated_at
     FROM checkpoints
-    WHERE checkpoint_ns = ''
+    WHERE checkpoint_ns = '' AND (%(graph_id)s::text IS NULL OR metadata ->> 'graph_id' = %(graph_id)s)
     ORDER BY thread_id, checkpoint_id DESC
 ) AS newest
 ORDER BY updated_at DESC

@@ -18,7 +18,6 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 from psycopg import sql
@@ -34,6 +33,7 @@ from holdfast.checkpointing import (
     SchemaTooNew,
     SetupRefused,
     ThreadBusy,
+    TypeNotAllowed,
     embedded,
 )
 from holdfast.checkpointing.migrate import SETUP_KEY
@@ -124,12 +124,29 @@ class Foreign:
     secret: int
 
 
-def test_checkpoints_revive_no_foreign_types_and_no_pickle(db: Database) -> None:
-    """Even where somebody else wrote such a value, reading it imports nothing and unpickles nothing."""
-    written = JsonPlusSerializer(allowed_msgpack_modules=True).dumps_typed(Foreign(7))
-    assert not isinstance(db.saver.serde.loads_typed(written), Foreign)
-    with pytest.raises(NotImplementedError, match="pickle"):
-        db.saver.serde.loads_typed(("pickle", pickle.dumps({})))
+class Holder(TypedDict):
+    """A state that holds a type of the user's."""
+
+    foreign: Foreign
+
+
+def keeps(db: Database) -> Any:
+    """A graph whose state holds a foreign type, compiled on the database."""
+    builder = StateGraph(Holder)
+    builder.add_node("keep", lambda state: {"foreign": Foreign(7)})
+    return builder.add_edge(START, "keep").compile(checkpointer=db.saver)
+
+
+def test_checkpoints_revive_no_foreign_types_and_no_pickle(database_uri: str) -> None:
+    """A type that is not allowed is an error with a name and an advice, not other data; nothing is lost."""
+    with Database.connect(database_uri) as db:
+        keeps(db).invoke({"foreign": Foreign(1)}, on("t"))
+        with pytest.raises(TypeNotAllowed, match=r"test_database\.Foreign.*Database\(types=\[Foreign\]\)"):
+            keeps(db).get_state(on("t"))
+        with pytest.raises(NotImplementedError, match="pickle"):
+            db.saver.serde.loads_typed(("pickle", pickle.dumps({})))
+    with Database.connect(database_uri, types=[Foreign]) as db:
+        assert keeps(db).get_state(on("t")).values == {"foreign": Foreign(7)}
 
 
 async def test_a_thread_has_one_runner(database_uri: str) -> None:
@@ -317,7 +334,7 @@ def test_a_write_that_has_begun_is_finished_though_its_caller_is_cancelled(db: D
 
 
 def test_a_program_that_forgets_to_close_exits_all_the_same(database_uri: str) -> None:
-    code = "import sys; from holdfast.checkpointing import Database; db = Database(sys.argv[1]); db.store.put(('a',), 'k', {})"
+    code = "import sys; from holdfast import Database; db = Database(sys.argv[1]); db.store.put(('a',), 'k', {})"
     subprocess.run([sys.executable, "-c", code, database_uri], check=True, timeout=60)
 
 
@@ -373,7 +390,11 @@ def test_a_data_directory_with_a_space_gives_way_to_a_plain_one(
 ) -> None:
     """As on macOS: ~/Library/Application Support."""
     monkeypatch.delenv("HOLDFAST_HOME", raising=False)
-    monkeypatch.setattr(embedded.platformdirs, "user_data_path", lambda *_: tmp_path / "Application Support")
+
+    def with_space(name: str, author: bool) -> Path:
+        return tmp_path / "Application Support" / name
+
+    monkeypatch.setattr(embedded.platformdirs, "user_data_path", with_space)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert embedded._data() == tmp_path / ".local/share/holdfast/postgres"  # pyright: ignore[reportPrivateUsage]
 

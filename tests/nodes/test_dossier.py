@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -141,6 +144,112 @@ def test_a_paragraph_of_html_stays_one_paragraph(tmp_path: Path, inside: str) ->
     assert text_of(folder, "page.html") == "This sentence was wrapped here.\n\nTwo."
 
 
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("one<br>two<hr/>three", "one\n\ntwo\n\nthree"),
+        ("<ul><li>one<li>two</ul>three", "one\n\ntwo\n\nthree"),
+        ("<td>one</td><td>two</td>", "one\n\ntwo"),
+        ("before<nav>Menu</nav>after", "before\n\nafter"),
+        ("<DIV>one</DIV>two", "one\n\ntwo"),
+        ("a\n \t&nbsp;b", "a b"),
+        ("w<i>or</i>d &lt;p&gt; &#x41;&#66;&eacute;", "word <p> AB\u00e9"),
+        ("one<!-- <p>no</p> -->, two<!doctype html>", "one, two"),
+        ("a < b <= c", "a < b <= c"),
+        ("a <template><p>no</p></template>b", "a b"),
+    ],
+)
+def test_block_elements_end_a_paragraph_of_html_and_inline_ones_do_not(tmp_path: Path, page: str, text: str) -> None:
+    assert text_of(write(tmp_path, page__html=page), "page.html") == text
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<template>a<template>b</template>c</template>seen",
+        "<nav><noscript>a</noscript>b<br><img src=x><input>c</nav>seen",
+        "<div><nav>a</div>seen",
+        "<nav><b>a</i></nav>seen",
+        "<script>'</p><nav>' + \"<!--\"</script>seen",
+        "<style>a</style><noscript><style>b</style></noscript>seen",
+        "</nav></head>seen<script/>",
+        "<head><title>a</title></head>seen",
+        "<head><meta name=x><title>a<body>seen",
+        "<head><link rel=x><title>a</title><p>seen",
+        "<head><title>a</title><body><nav>b</nav>seen",
+    ],
+)
+def test_html_that_is_not_shown_is_left_out_and_nothing_else(tmp_path: Path, page: str) -> None:
+    assert text_of(write(tmp_path, page__html=page), "page.html") == "seen"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_unicode_html_is_read_whatever_it_declares(tmp_path: Path, encoding: str) -> None:
+    page = "<meta charset=latin1><p>\u6771\u4eac".encode(encoding)
+    assert text_of(write(tmp_path, a__html=page), "a.html") == "\u6771\u4eac"
+
+
+@pytest.mark.parametrize(
+    ("declaration", "encoding", "text"),
+    [
+        ("<meta charset=iso-8859-1>", "latin-1", "caf\u00e9"),
+        ("<META CHARSET = 'ISO-8859-1'/>", "cp1252", "\u201ccaf\u00e9\u201d"),
+        ('<meta http-equiv="Content-Type" content="text/html; charset=windows-1251">', "cp1251", "\u0432\u043e"),
+        ('<meta name="x"><meta charset="shift_jis">', "shift_jis", "\u6771\u4eac"),
+    ],
+)
+def test_html_that_is_not_utf8_is_read_as_it_declares(
+    tmp_path: Path, declaration: str, encoding: str, text: str
+) -> None:
+    page = f"<head>{declaration}</head>{text}".encode(encoding)
+    assert text_of(write(tmp_path, a__html=page), "a.html") == text
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        (b"caf\xe9", r"not UTF-8 text \(byte 3\)"),
+        (b"<meta charset=utf-8>caf\xe9", "not UTF-8 text"),
+        (b"<meta charset=nonsense>caf\xe9", "not UTF-8 text"),
+        (b"<meta charset=unicode_escape>caf\xe9", "not UTF-8 text"),
+        (b"<meta charset=hex>caf\xe9", "not UTF-8 text"),
+        (b"<meta charset=shift_jis>caf\xe9", "not UTF-8 text"),
+        (b" " * 2048 + b"<meta charset=latin1>caf\xe9", "not UTF-8 text"),
+        (b"\xef\xbb\xbf<meta charset=latin1>caf\xe9", "not UTF-8 text"),
+        (b"\xff\xfea\x00b", "not UTF-16 text"),
+    ],
+)
+def test_html_in_no_known_encoding_is_reported_and_left_out(tmp_path: Path, page: bytes, reason: str) -> None:
+    assert re.search(reason, problem_of(load_folder(write(tmp_path, a__html=page)), "a.html"))
+
+
+def test_a_big_flat_page_is_read(tmp_path: Path) -> None:
+    """It has a hundred thousand siblings; what looks at them one by one for each takes hours."""
+    assert text_of(write(tmp_path, a__html="text<br>\n" * 100_000), "a.html").split() == ["text"] * 100_000
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<div>" * 100_000, ""),
+        ("<nav>" * 100_000 + "</head>" * 100_000 + "</nav>" * 100_000, ""),
+        ("<" * 100_000, "<" * 100_000),
+        ("<!--" * 100_000, ""),
+        ("<!--x>" * 100_000, ""),
+        ("<!-- x -->" + "<!--x>" * 100_000, ""),
+        ("<![CDATA[x>" * 100_000, ""),
+        ("<a" * 100_000, ""),
+        ("<a href='" * 100_001, ""),
+        ("</a" * 100_000, ""),
+        ("<?" * 100_000, ""),
+    ],
+    ids=["deep", "nav", "<", "<!--", "<!-->", "comment", "CDATA", "<a", "quotes", "</a", "<?"],
+)
+def test_a_page_full_of_what_nothing_closes_is_read(tmp_path: Path, page: str, text: str) -> None:
+    """An endless search for each of these ends takes minutes."""
+    assert text_of(write(tmp_path, a__html=f"seen<p>{page}"), "a.html") == f"seen\n\n{text}".strip()
+
+
 def test_pdf_is_read_as_its_text(tmp_path: Path) -> None:
     assert text_of(write(tmp_path, page__pdf=pdf_of("The pump failed")), "page.pdf") == "The pump failed"
 
@@ -194,6 +303,21 @@ def test_a_file_that_is_no_text_is_reported_and_left_out(tmp_path: Path, name: s
 def test_a_pdf_with_a_filter_that_cannot_be_read_is_reported_and_left_out(tmp_path: Path, filter_name: bytes) -> None:
     folder = write(tmp_path, odd__pdf=SAMPLE_PDF.replace(b"/FlateDecode", filter_name))
     assert problem_of(load_folder(folder), "odd.pdf")
+
+
+def test_broken_pdfs_print_nothing(tmp_path: Path) -> None:
+    """The reader logs what it finds odd, and Python prints that where logging is not set up."""
+    write(tmp_path, a__pdf="nothing", b__pdf="%PDF-1.4\nnothing", c__pdf=SAMPLE_PDF[: len(SAMPLE_PDF) // 2])
+    code = "import sys; from holdfast.nodes import load_folder; print(len(load_folder(sys.argv[1]).problems))"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+def test_reading_a_pdf_leaves_the_readers_logger_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("pypdf")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    load_folder(write(tmp_path, a__pdf="nothing"))
+    assert logger.level == logging.INFO
 
 
 def test_a_pdf_that_needs_a_password_is_reported_and_left_out(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from holdfast.checkpointing import Database
+from holdfast.nodes import DossierNotAllowed
 from holdfast.serving.__main__ import main
 from tests.support.openai_server import ChatRequest, OpenAIServer, Reply
 
@@ -60,7 +62,7 @@ def test_a_run_waits_is_approved_and_sends(
 ) -> None:
     assert start(holdfast, dossier, "--thread", "t", "--to", "post@tidewater.example") == 0
     shown = capsys.readouterr()
-    for stage in ("research", "plan", "select", "draft", "approve"):
+    for stage in ("index", "research", "plan", "select", "draft", "approve"):
         assert f"\u25b8 {stage}" in shown.err
     assert "8 documents" in shown.err
     assert "step 11" in shown.err
@@ -192,6 +194,122 @@ def test_a_run_that_cannot_get_anywhere_starts_no_thread(
         assert [record.thread_id for record in db.threads.recent()] == [waiting]
 
 
+def test_a_thread_delivers_as_it_was_started_whoever_approves(
+    holdfast: Run, waiting: str, dossier: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started for the outbox, it goes there though SMTP is set now; started for SMTP, it never goes elsewhere."""
+    monkeypatch.setenv("HOLDFAST_SMTP_URL", "smtp://127.0.0.1:1")
+    assert start(holdfast, dossier, "--thread", "mail", "--to", "a@b.example", "--json") == 0
+    assert holdfast("approve", waiting, "--json") == 0
+    monkeypatch.delenv("HOLDFAST_SMTP_URL")
+    capsys.readouterr()
+    assert holdfast("approve", "mail") == 2
+    assert "DeliveryNotConfigured" in complaint(capsys)
+    assert holdfast("show", "mail") == 0
+    assert "waits for a decision" in capsys.readouterr().out
+
+
+def test_metadata_that_a_servers_caller_wrote_changes_nothing(
+    holdfast: Run,
+    dossier: Path,
+    capsys: pytest.CaptureFixture[str],
+    database_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither where the operator's command writes, nor with which model, nor which dossiers it may read."""
+    from holdfast.graphs.outreach import build
+    from holdfast.nodes import load_model
+
+    config: Any = {
+        "configurable": {"thread_id": "theirs", "graph_id": "outreach", "holdfast_outbox": str(tmp_path / "pwned")},
+        "metadata": {"holdfast_model": "openai:gpt-5", "holdfast_timeout": "x", "outbox": str(tmp_path / "pwned")},
+    }
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "a.md").write_text("Nobody from outside may read that we lost four harbours.")
+    with Database.connect(database_uri) as db:
+        graph = build(load_model(), database=lambda: db, dossiers=dossier.parent).compile(checkpointer=db.saver)
+        graph.invoke({"company": "Tidewater", "dossier": str(dossier)}, config)
+        config["configurable"]["thread_id"] = "theirs-too"
+        with pytest.raises(DossierNotAllowed):
+            graph.invoke({"company": "Tidewater", "dossier": str(secret)}, config)
+    monkeypatch.setenv("HOLDFAST_DOSSIERS", str(dossier.parent))
+    assert holdfast("threads") == 0
+    assert holdfast("approve", "theirs", "--json") == 0
+    assert list((tmp_path / "outbox").glob("*.eml"))
+    assert not (tmp_path / "pwned").exists()
+    capsys.readouterr()
+    assert holdfast("resume", "theirs-too", "--json") == 2
+    assert "DossierNotAllowed" in complaint(capsys)
+
+
+def test_a_dossier_that_moves_away_after_it_was_read_is_not_missed(
+    environment: dict[str, str], dossier: Path, tmp_path: Path
+) -> None:
+    """Killed inside research and resumed without the folder: the documents are those that were read."""
+    shutil.copytree(dossier, tmp_path / "moving")
+    run = ["run", "outreach", "--company", "Tidewater", "--dossier", "moving", "--thread", "t"]
+    killed = subprocess.run(
+        [sys.executable, "-m", "holdfast.chaos", "research:tool_end", "--", *run],
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    shutil.rmtree(tmp_path / "moving")
+    resumed = subprocess.run(
+        [sys.executable, "-m", "holdfast.serving", "resume", "t", "--json"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(json.loads(resumed.stdout)["values"]["findings"]["facts"]) == 5
+
+
+@pytest.mark.parametrize(
+    "brief",
+    [
+        ["--offer", 'We sell 19" racks for field work.'],
+        ["--offer", 'We do "more with much less time" for you. See our paper [7].'],
+        ["--company", 'The "Four Words And More" {company} [1] Company'],
+    ],
+)
+def test_marks_and_brackets_in_a_brief_do_not_stop_the_draft(
+    brief: list[str], holdfast: Run, dossier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(holdfast, dossier, *brief, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "waiting"
+
+
+def test_what_to_type_next_can_be_pasted_whatever_the_thread_is_called(
+    holdfast: Run, dossier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(holdfast, dossier, "--thread", "my thread; echo hi") == 0
+    assert "holdfast approve 'my thread; echo hi'" in capsys.readouterr().out
+    assert start(holdfast, dossier, "--thread=-x") == 2
+    assert "InvalidThread" in complaint(capsys)
+
+
+def test_documents_cannot_write_on_the_terminal(
+    holdfast: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Control characters in what was read, or in names, are shown as replacement characters."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    text = "The harbour office\x1b[2J keeps a list of every pump that has failed."
+    (folder / "a.md").write_text(f"{text}\n\nEvery pump on the pier was replaced after the storms in March.\n")
+    (folder / "b\x1b]0;x.pdf").write_bytes(b"no pdf")
+    assert start(holdfast, folder, "--thread", "t") == 0
+    assert holdfast("show", "t") == 0
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "" not in shown.out + shown.err
+
+
 def test_delivery_by_smtp_is_refused_without_a_recipient_before_anything_runs(
     holdfast: Run, dossier: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +333,7 @@ def test_an_empty_dossier_fails_research_and_can_be_filled_and_resumed(
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and then nothing")
     assert start(holdfast, folder, "--thread", "t", "--json") == 2
     line = complaint(capsys)
-    assert "RunFailed: research failed: DossierEmpty" in line
+    assert "RunFailed: index failed: DossierEmpty" in line
     assert "broken.pdf" in line
     assert "holdfast resume t" in line
     (folder / "about.md").write_bytes((dossier / "about.md").read_bytes())

@@ -27,7 +27,7 @@ from tests.conftest import ROOT, SAMPLES, new_database
 
 GRAPH: Final = "outreach"
 AGENTS: Final = ["research", "plan", "select", "draft"]
-STAGES: Final = [*AGENTS, "approve", "send"]
+STAGES: Final = ["index", *AGENTS, "approve", "send"]
 BRIEF: Final = {
     "company": "Tidewater Instruments",
     "dossier": str(SAMPLES),
@@ -172,7 +172,7 @@ def waiting_thread(client: SyncLangGraphClient) -> str:
     thread_id = client.threads.create()["thread_id"]
     parts = stream(client, thread_id, input=BRIEF)
     assert refusal(parts) == ""
-    assert updated(parts) == [*AGENTS, "__interrupt__"]
+    assert updated(parts) == ["index", *AGENTS, "__interrupt__"]
     return thread_id
 
 
@@ -197,7 +197,7 @@ def test_studio_offers_a_form_with_the_inputs_of_the_graph(client: SyncLangGraph
     assert {"findings", "evidence", "email", "approval", "receipt"} <= set(schemas["output_schema"]["properties"])
 
 
-def test_studio_draws_the_six_stages(client: SyncLangGraphClient) -> None:
+def test_studio_draws_every_stage(client: SyncLangGraphClient) -> None:
     """The plain drawing has one box for each stage, in the order in which they run."""
     drawing = client.assistants.get_graph(assistant(client))
 
@@ -224,9 +224,9 @@ def test_a_run_streams_in_every_mode_up_to_its_approval(client: SyncLangGraphCli
     parts = stream(client, thread_id, input=BRIEF)
 
     assert refusal(parts) == ""
-    assert updated(parts) == [*AGENTS, "__interrupt__"]
+    assert updated(parts) == ["index", *AGENTS, "__interrupt__"]
     started = [task["name"] for task in received(parts, "tasks") if "input" in task]
-    assert started == [*AGENTS, "approve"]
+    assert started == STAGES[:-1]
     values = received(parts, "values")
     assert "findings" not in values[0]
     assert values[-1]["email"]["to"] == BRIEF["to"]

@@ -24,7 +24,7 @@ from holdfast.checkpointing import Database
 from holdfast.graphs.outreach import build
 from holdfast.nodes import load_model
 
-NODES = ("research", "plan", "select", "draft", "approve", "send")
+NODES = ("index", "research", "plan", "select", "draft", "approve", "send")
 INPUT = {"company": "Tidewater Instruments", "offer": "We read sensors from afar.", "to": "post@tidewater.example"}
 
 
