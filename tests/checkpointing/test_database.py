@@ -285,7 +285,7 @@ def test_an_embedded_server_that_was_killed_is_started_again(monkeypatch: pytest
         assert item is not None
         assert item.value == {"v": 1}
     finally:
-        embedded.stop()
+        embedded.release()
 
 
 def test_an_embedded_server_in_a_bad_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
