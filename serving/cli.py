@@ -225,17 +225,17 @@ async def _segment(runner: Runner, given: OutreachInput | Command[Any] | None, *
                 if not received:
                     raise
                 state = await read(runner.database, runner.thread_id)
-    _report(state, as_json=as_json, full=False)
+    _report(state, as_json=as_json, full=False, tokens=runner.tokens)
     return 128 + received[0] if received and state.status == "stopped" else 0
 
 
-def _report(state: ThreadState, *, as_json: bool, full: bool) -> None:
+def _report(state: ThreadState, *, as_json: bool, full: bool, tokens: int | None = None) -> None:
     from rich.console import Console
 
     from . import render
 
     if as_json:
-        click.echo(render.dump(render.as_json(state)))
+        click.echo(render.dump(render.as_json(state, tokens)))
     else:
         render.show(Console(highlight=False), state, full=full)
 

@@ -16,9 +16,10 @@ from .state import ThreadState, command, utc
 _OFFLINE = "offline: no language model, ranks and quotes sentences"
 
 
-def as_json(state: ThreadState) -> dict[str, Any]:
-    """Everything about a thread, as plain data."""
+def as_json(state: ThreadState, tokens: int | None = None) -> dict[str, Any]:
+    """Everything about a thread, as plain data; `tokens` are those of the segment that was just run."""
     return {
+        **({} if tokens is None else {"tokens": tokens}),
         "thread_id": state.thread_id,
         "status": state.status,
         "node": state.node,

@@ -82,7 +82,7 @@ class Runner:
             ):
                 if part["type"] == "tasks":
                     failing = failing if part["ns"] else part["data"]["name"]
-                    observer.event(part, self._tokens())
+                    observer.event(part, self.tokens)
         except GraphDrained:
             pass
         except DatabaseUnavailable:
@@ -95,7 +95,9 @@ class Runner:
             ) from error
         return await read(self.database, self.thread_id)
 
-    def _tokens(self) -> int:
+    @property
+    def tokens(self) -> int:
+        """What the models have reported in this segment, input and output."""
         return sum(usage["total_tokens"] for usage in self._usage.usage_metadata.values())
 
 

@@ -54,7 +54,7 @@ def test_it_runs_as_a_part_of_another_graph(db: Database, dossier: Path, tmp_pat
 def test_without_a_stage_timeout_it_runs_synchronously_and_with_one_it_says_why_not(
     graph: Any, db: Database, dossier: Path
 ) -> None:
-    brief = {"company": "Tidewater", "dossier": str(dossier)}
+    brief: Any = {"company": "Tidewater", "dossier": str(dossier)}
     assert graph.invoke(brief, on("t"))["__interrupt__"]
     timed = build(load_model(), database=lambda: db, stage_timeout=60).compile(checkpointer=db.saver)
     with pytest.raises(ValueError, match="only supported for async nodes"):
@@ -68,17 +68,15 @@ def test_a_stage_that_exceeds_its_time_is_not_started_again(db: Database, dossie
     class Slow(OfflineExtractiveModel):
         """Never answers; counts who asks."""
 
-        asked: list[int] = []
-
         async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
-            self.asked.append(1)
+            asked.append(1)
             await asyncio.Event().wait()
 
-    model = Slow()
-    timed = build(model, database=lambda: db, stage_timeout=0.2).compile(checkpointer=db.saver)
+    asked: list[int] = []
+    timed = build(Slow(), database=lambda: db, stage_timeout=0.2).compile(checkpointer=db.saver)
     with pytest.raises(NodeTimeoutError, match="research"):
         asyncio.run(timed.ainvoke({"company": "Tidewater", "dossier": str(dossier)}, on("t")))
-    assert len(model.asked) == 1
+    assert len(asked) == 1
 
 
 def test_research_tells_the_model_of_a_limited_number_of_names(db: Database) -> None:
