@@ -71,14 +71,14 @@ async def async_run(saver: BaseCheckpointSaver[Any], name: str) -> float:
 def compare_sync(uri: str, db: Database) -> tuple[float, float]:
     """Milliseconds a superstep, official and ours; rounds alternate so that both see the same machine."""
     with ConnectionPool(uri, kwargs=OPTIONS, max_size=10) as pool:
-        stock: Any = PostgresSaver(pool)  # type: ignore[arg-type]
+        stock: Any = PostgresSaver(pool)  # type: ignore[arg-type]  # OPTIONS sets the row factory it asks for
         return alternate(lambda name: sync_run(stock, name), lambda name: sync_run(db.saver, name), "sync")
 
 
 async def compare_async(uri: str, db: Database) -> tuple[float, float]:
     """`compare_sync` under ainvoke."""
     async with AsyncConnectionPool(uri, kwargs=OPTIONS, max_size=10, open=False) as pool:
-        stock: Any = AsyncPostgresSaver(pool)  # type: ignore[arg-type]
+        stock: Any = AsyncPostgresSaver(pool)  # type: ignore[arg-type]  # OPTIONS sets the row factory it asks for
         theirs: list[float] = []
         ours: list[float] = []
         for turn in range(ROUNDS + 1):

@@ -86,7 +86,7 @@ def outreach(
         "to": to,
         "sender": sender,
     }
-    brief: OutreachInput = {key: value for key, value in given.items() if value}  # type: ignore[assignment]
+    brief: OutreachInput = {key: value for key, value in given.items() if value}  # type: ignore[assignment]  # the keys are written out above
     settings = Settings(
         model=model,
         outbox=str(Path(outbox).expanduser().resolve()),
