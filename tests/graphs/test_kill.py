@@ -84,7 +84,7 @@ def test_a_kill_costs_at_most_the_node_that_it_hits(
             # LangGraph does not wait for the input's own checkpoint: killed before it, there is no thread yet.
             saved = exists(database_uri, "t")
             assert child(environment, tmp_path, dossier, "t", "resume" if saved else "start") == 0
-            assert saved or point == "research:start"
+            assert saved or node == "index"
         else:
             assert child(environment, tmp_path, dossier, "t", segment) == 0
 
