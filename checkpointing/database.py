@@ -49,7 +49,6 @@ class Database:
     ) -> None:
         """Open it; `open` and `connect` are the same with an end, which is what you want."""
         self.uri: Final = uri or os.environ.get("HOLDFAST_DATABASE_URI") or ""
-        self._embedded: Final = not self.uri
         if self.uri:
             _check_uri(self.uri)
         self._bridge = Bridge()
@@ -158,7 +157,7 @@ class Database:
         await self._pool.close()
 
     async def _set_up(self) -> str:
-        attempts = 3 if self._embedded else 1
+        attempts = 1 if self.uri else 3
         for attempt in range(1, attempts + 1):
             uri = self.uri or await asyncio.to_thread(embedded.start)
             try:

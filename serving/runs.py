@@ -110,7 +110,7 @@ def _compiled(database: Database, settings: Settings, model: BaseChatModel) -> C
         dossiers=Path(settings.dossiers) if settings.dossiers else None,
         stage_timeout=settings.timeout,
     )
-    return builder.compile(checkpointer=database.saver, store=database.store, name=GRAPH)
+    return builder.compile(checkpointer=database.saver, name=GRAPH)
 
 
 def _smtp(settings: Settings) -> SmtpServer | None:

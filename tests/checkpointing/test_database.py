@@ -410,3 +410,11 @@ def test_the_last_owner_stops_the_embedded_server_even_after_a_kill(monkeypatch:
     assert (home / "postgres" / "postmaster.pid").exists()
     subprocess.run([sys.executable, "-c", "from holdfast import Database; Database()"], env=environment, check=True)
     assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+async def test_how_a_thread_is_run_is_kept_and_replaced(db: Database) -> None:
+    assert db.threads.recall("t") == {}
+    db.threads.remember("t", {"model": "a", "timeout": 1.5})
+    assert await db.threads.arecall("t") == {"model": "a", "timeout": 1.5}
+    await db.threads.aremember("t", {"model": "b"})
+    assert db.threads.recall("t") == {"model": "b"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
@@ -201,6 +202,18 @@ async def test_a_resumed_thread_gets_the_full_number_of_attempts_again(ask: Ask)
         with pytest.raises(MalformedAnswer):
             await ask(agent, given)
     assert len(model.requests) == 4
+
+
+async def test_a_check_runs_off_the_event_loop() -> None:
+    """It may read the database, and a server's loop must not wait for that."""
+    threads: list[int] = []
+
+    def check(_: Mapping[str, Any], __: Verdict) -> None:
+        threads.append(threading.get_ident())
+
+    await judge(ScriptedModel(script=[verdict()]), check).ainvoke({"messages": "judge"})
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 async def test_a_malformed_answer_says_what_the_client_could_not_parse(ask: Ask) -> None:
