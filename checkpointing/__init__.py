@@ -12,13 +12,29 @@ from .errors import (
     ThreadBusy,
     UnknownDocument,
 )
+from .integrity import CheckpointCorrupted, Damage
+from .messages import LoggedMessage
 from .migrate import SchemaTooNew, SetupRefused
 from .saver import HoldfastSaver
-from .serde import StrictSerializer, TypeNotAllowed
+from .serde import InvalidEncryptionKey, NotDecrypted, StrictSerializer, TypeNotAllowed
 from .store import HoldfastStore
 from .threads import ThreadRecord, Threads
+from .upkeep import ThreadExists
+from .visibility import (
+    Audience,
+    UnknownVisibility,
+    UnreadablePolicy,
+    Visibility,
+    VisibilityPolicy,
+    message_in,
+    strictest,
+    tagged,
+)
 
 __all__ = [
+    "Audience",
+    "CheckpointCorrupted",
+    "Damage",
     "Database",
     "DatabaseClosed",
     "DatabaseUnavailable",
@@ -29,14 +45,25 @@ __all__ = [
     "HoldfastSaver",
     "HoldfastStore",
     "InvalidDatabaseURI",
+    "InvalidEncryptionKey",
+    "LoggedMessage",
     "MissingExtra",
+    "NotDecrypted",
     "Passage",
     "SchemaTooNew",
     "SetupRefused",
     "StrictSerializer",
     "ThreadBusy",
+    "ThreadExists",
     "ThreadRecord",
     "Threads",
     "TypeNotAllowed",
     "UnknownDocument",
+    "UnknownVisibility",
+    "UnreadablePolicy",
+    "Visibility",
+    "VisibilityPolicy",
+    "message_in",
+    "strictest",
+    "tagged",
 ]

@@ -65,10 +65,14 @@ class Bridge:
         with connection_errors():
             return await asyncio.shield(asyncio.wrap_future(self._submit(func, *args, **kwargs)))
 
-    def _submit(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def check(self) -> None:
+        """Raise `DatabaseClosed` unless the loop runs, in this process."""
         if not self.usable:
             why = "it was closed" if self._closed else "it was opened before this process was forked"
             raise DatabaseClosed(f"this Database cannot be used any more: {why}; open another")
+
+    def _submit(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        self.check()
         if threading.current_thread() is self._thread:
             raise RuntimeError("a sync call from the database's own loop would wait for itself")
 

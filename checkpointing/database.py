@@ -12,23 +12,26 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar, Final, cast
 
 import psycopg
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.store.postgres.aio import AsyncPostgresStore
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from . import embedded
 from .bridge import Bridge, one_line
+from .connections import KeptConnection, OwnConnections
 from .documents import Documents
 from .errors import DatabaseUnavailable, InvalidDatabaseURI
+from .loading import Policy
+from .messages import LoggedMessage, MessageLog
 from .migrate import migrate
 from .saver import HoldfastSaver
-from .serde import StrictSerializer
+from .serde import ENCRYPTION_KEY, MessageSerializer, StrictSerializer, encrypted
 from .store import HoldfastStore
 from .threads import Threads
+from .visibility import Audience, VisibilityPolicy
 
 _CONNECT_TIMEOUT: Final = 10
 _POOL_SIZE: Final = 10
@@ -45,7 +48,13 @@ class Database:
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
-        self, uri: str | None = None, *, types: Sequence[type] = (), serde: SerializerProtocol | None = None
+        self,
+        uri: str | None = None,
+        *,
+        types: Sequence[type] = (),
+        serde: SerializerProtocol | None = None,
+        policy: VisibilityPolicy | None = None,
+        on_corruption: Policy = "raise",
     ) -> None:
         """Open it; `open` and `connect` are the same with an end, which is what you want."""
         self.uri: Final = uri or os.environ.get("HOLDFAST_DATABASE_URI") or ""
@@ -53,7 +62,10 @@ class Database:
             _check_uri(self.uri)
         self._bridge = Bridge()
         try:
-            self._bridge.call(self._start, serde or StrictSerializer(types))
+            plain = serde or StrictSerializer(types)
+            key = os.environ.get(ENCRYPTION_KEY)
+            messages = encrypted(plain, key) if key else MessageSerializer(plain)
+            self._bridge.call(self._start, messages, policy or VisibilityPolicy(), on_corruption)
         except BaseException:
             self._bridge.close()
             raise
@@ -63,7 +75,13 @@ class Database:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, uri: str | None = None, *, types: Sequence[type] = (), serde: SerializerProtocol | None = None
+        cls,
+        uri: str | None = None,
+        *,
+        types: Sequence[type] = (),
+        serde: SerializerProtocol | None = None,
+        policy: VisibilityPolicy | None = None,
+        on_corruption: Policy = "raise",
     ) -> AsyncGenerator[Database]:
         """A database for the length of an `async with` block.
 
@@ -72,6 +90,9 @@ class Database:
             types: the dataclasses, pydantic models and enums that state may hold, besides messages,
                 LangGraph's own types and plain data; another is `TypeNotAllowed` when it is read.
             serde: what writes and reads state, instead of `StrictSerializer(types)`.
+            policy: which messages are shown to whom; else the usual `VisibilityPolicy()`.
+            on_corruption: what a load does when a thread's newest checkpoint is damaged: `raise`
+                `CheckpointCorrupted`, or `fallback` to the newest good one, with an error in the log.
 
         Raises:
             InvalidDatabaseURI: the URI cannot be parsed.
@@ -79,7 +100,9 @@ class Database:
             MissingExtra, EmbeddedPostgresFailed: the embedded default cannot be had.
             SetupRefused, SchemaTooNew: the schema cannot be brought to this version.
         """
-        database = await asyncio.to_thread(cls, uri, types=types, serde=serde)
+        database = await asyncio.to_thread(
+            cls, uri, types=types, serde=serde, policy=policy, on_corruption=on_corruption
+        )
         try:
             yield database
         finally:
@@ -88,10 +111,16 @@ class Database:
     @classmethod
     @contextmanager
     def connect(
-        cls, uri: str | None = None, *, types: Sequence[type] = (), serde: SerializerProtocol | None = None
+        cls,
+        uri: str | None = None,
+        *,
+        types: Sequence[type] = (),
+        serde: SerializerProtocol | None = None,
+        policy: VisibilityPolicy | None = None,
+        on_corruption: Policy = "raise",
     ) -> Generator[Database]:
         """`open` for sync code."""
-        database = cls(uri, types=types, serde=serde)
+        database = cls(uri, types=types, serde=serde, policy=policy, on_corruption=on_corruption)
         try:
             yield database
         finally:
@@ -119,6 +148,18 @@ class Database:
             if not database.uri:
                 embedded.release()
 
+    def messages(self, thread_id: str, *, audience: Audience = Audience.USER) -> list[LoggedMessage]:
+        """The messages of a thread that an audience may see, oldest first, removed ones included.
+
+        Raises:
+            CheckpointCorrupted: a message is not what was written.
+            NotDecrypted: it is encrypted with another key than `HOLDFAST_ENCRYPTION_KEY`.
+        """
+        return self._bridge.call(self._log.read, thread_id, audience)
+
+    async def amessages(self, thread_id: str, *, audience: Audience = Audience.USER) -> list[LoggedMessage]:
+        return await self._bridge.acall(self._log.read, thread_id, audience)
+
     @property
     def usable(self) -> bool:
         """Whether it is open, and was opened by this very process."""
@@ -127,10 +168,11 @@ class Database:
     def close(self) -> None:
         """Finish what is under way and close every connection; closing twice is harmless."""
         if self.usable:
+            self.saver.close()
             self._bridge.call(self._stop)
             self._bridge.close()
 
-    async def _start(self, serde: SerializerProtocol) -> None:
+    async def _start(self, serde: MessageSerializer, policy: VisibilityPolicy, on_corruption: Policy) -> None:
         uri = await self._set_up()
         self._pool = AsyncConnectionPool[AsyncConnection[DictRow]](
             uri,
@@ -148,7 +190,17 @@ class Database:
         except BaseException:
             await self._pool.close()
             raise
-        self.saver = HoldfastSaver(self._bridge, AsyncPostgresSaver(self._pool, serde=serde))
+        connections = OwnConnections(self._pool)
+        self._log = MessageLog(connections, serde)
+        self.saver = HoldfastSaver.on(
+            self._bridge,
+            connections,
+            commits=KeptConnection(lambda: Connection.connect(uri, **_CONNECTION_OPTIONS)),
+            dedicated=lambda: _connect(uri),
+            serde=serde,
+            policy=policy,
+            on_corruption=on_corruption,
+        )
         self.store = HoldfastStore(self._bridge, AsyncPostgresStore(self._pool))
         self.documents = Documents(self._bridge, self._pool)
         self.threads = Threads(self._bridge, self._pool, lambda: _connect(uri))

@@ -1,10 +1,13 @@
-"""`HoldfastSaver`: the official Postgres saver, usable sync and async from any loop."""
+"""`HoldfastSaver`: a drop-in for the official Postgres saver that stores each message once and checks what it reads."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -15,41 +18,181 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.postgres.base import BasePostgresSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from .bridge import Bridge
+from .committer import Committer
+from .connections import BlockingConnections, Connections, LoopConnections, ThreadConnections
+from .deltas import delta_history
+from .loading import Loader, Policy
+from .memory import Memory
+from .migrate import migrate
+from .reading import config_of
+from .serde import MessageSerializer, StrictSerializer
+from .upkeep import Upkeep
+from .visibility import VisibilityPolicy
+from .writing import Encoder, Put, PutWrites
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class HoldfastSaver(BaseCheckpointSaver[str]):
-    """A checkpoint saver on the official tables, at home on the database's own loop.
+    """A checkpoint saver on the official tables, sync and async, from any thread and any asyncio loop.
 
-    It is got from `Database.saver`. The stock async saver works only on the loop it was made on,
-    and the stock sync saver not at all under `ainvoke`; this one serves both, in one process,
-    from any thread and any asyncio loop.
+    It is got from `Database.saver`, or built as the official savers are: `from_conn_string`, or with a pool.
+    Threads of the official `PostgresSaver` open in it and go on.
     """
 
-    def __init__(self, bridge: Bridge, inner: AsyncPostgresSaver) -> None:
-        super().__init__(serde=inner.serde)
+    def __init__(
+        self,
+        pool: ConnectionPool[Any] | AsyncConnectionPool[Any],
+        *,
+        serde: SerializerProtocol | None = None,
+        policy: VisibilityPolicy | None = None,
+        on_corruption: Policy = "raise",
+    ) -> None:
+        """A saver on a pool of yours; call `setup()` once for a database that Holdfast has not set up.
+
+        Args:
+            pool: blocking connections, or asynchronous ones of the loop that runs now.
+            serde: what writes and reads state; else `StrictSerializer()`.
+            policy: which messages whom is shown; else the usual one.
+            on_corruption: what `get_tuple` does when a thread's newest checkpoint is damaged: `raise`
+                `CheckpointCorrupted`, or `fallback` to the newest good one, with an error in the log.
+
+        Raises:
+            TypeError: it is not a pool.
+        """
+        connections: LoopConnections | ThreadConnections
+        if isinstance(pool, AsyncConnectionPool):
+            self._foreign_loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+            connections = LoopConnections(pool, self._foreign_loop)
+            commits = connections.blocking()
+        elif isinstance(pool, ConnectionPool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            connections = ThreadConnections(pool)
+            commits = connections.blocking()
+        else:
+            raise TypeError(
+                f"HoldfastSaver takes a psycopg_pool.ConnectionPool or AsyncConnectionPool, not {type(pool).__name__}; "
+                "for a URI there is HoldfastSaver.from_conn_string(uri)"
+            )
+        messages = MessageSerializer(serde or StrictSerializer())
+        self._owns_bridge = True
+        self._start(Bridge(), connections, commits, messages, policy or VisibilityPolicy(), on_corruption)
+        self._dedicated: Callable[[], Awaitable[AsyncConnection[DictRow]]] = partial(_dedicated, pool)
+
+    @classmethod
+    def on(
+        cls,
+        bridge: Bridge,
+        connections: Connections,
+        *,
+        commits: BlockingConnections,
+        dedicated: Callable[[], Awaitable[AsyncConnection[DictRow]]],
+        serde: MessageSerializer,
+        policy: VisibilityPolicy,
+        on_corruption: Policy,
+    ) -> HoldfastSaver:
+        """The saver of a `Database`: on its loop, with a connection of its own for commits."""
+        saver = cls.__new__(cls)
+        saver._owns_bridge = False
+        saver._start(bridge, connections, commits, serde, policy, on_corruption)
+        saver._dedicated = dedicated
+        return saver
+
+    @staticmethod
+    def from_conn_string(
+        conn_string: str,
+        *,
+        serde: SerializerProtocol | None = None,
+        policy: VisibilityPolicy | None = None,
+        on_corruption: Policy = "raise",
+    ) -> OpenedSaver:
+        """A saver for the length of a `with` or `async with` block, on a database that is set up first."""
+        return OpenedSaver(conn_string, serde, policy, on_corruption)
+
+    def _start(
+        self,
+        bridge: Bridge,
+        connections: Connections,
+        commits: BlockingConnections,
+        serde: MessageSerializer,
+        policy: VisibilityPolicy,
+        on_corruption: Policy,
+    ) -> None:
+        super().__init__(serde=serde.serde)
+        self._foreign_loop = getattr(self, "_foreign_loop", None)
         self._bridge = bridge
-        self._inner = inner
+        self._connections = connections
+        self._policy = policy
+        self._memory = Memory()
+        self._committer = Committer(commits, self._memory, bridge.check)
+        self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
+        self._encoder = Encoder(serde, policy, self._memory)
+        self.upkeep = Upkeep(self._loader, self._memory, connections)
+
+    def setup(self) -> Done:
+        """Create or upgrade the tables, however many do so at once; done when it returns, and may be awaited.
+
+        Raises:
+            SchemaTooNew, SetupRefused, DatabaseUnavailable: as `Database`.
+        """
+        self._bridge.call(self._set_up)
+        return Done()
+
+    async def _set_up(self) -> None:
+        async with await self._dedicated() as connection:
+            await migrate(connection)
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> HoldfastSaver:
         """A clone that may also revive these (module, name) types from msgpack."""
-        inner = self._inner.with_allowlist(extra_allowlist)
-        assert isinstance(inner, AsyncPostgresSaver)
+        serde = self._loader.serde.with_allowlist(extra_allowlist)
+        if serde is self._loader.serde:
+            return self
         clone = copy.copy(self)
-        clone._inner, clone.serde = inner, inner.serde
+        clone.serde = serde.serde
+        clone._loader = replace(self._loader, serde=serde)
+        clone._encoder = replace(self._encoder, serde=serde)
         return clone
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """The official saver's channel versions."""
-        return self._inner.get_next_version(current, channel)
+        return BasePostgresSaver.get_next_version(self, current, channel)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    def close(self) -> None:
+        """Commit what is waiting and end the saver's threads; a pool that was handed in stays open."""
+        self._committer.close()
+        if self._owns_bridge:
+            self._bridge.close()
+
+    def _call(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._refuse_own_loop()
+        return self._bridge.call(func, *args, **kwargs)
+
+    def _refuse_own_loop(self) -> None:
+        if self._foreign_loop is not None and _running_loop() is self._foreign_loop:
+            raise RuntimeError(
+                "a sync call on the loop of the pool's connections would wait for itself; use the async methods, "
+                "or give HoldfastSaver a ConnectionPool"
+            )
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        return self._bridge.call(self._inner.aget_tuple, config)
+        """The checkpoint that the config names, or the thread's newest.
+
+        Raises:
+            CheckpointCorrupted: it is damaged (`on_corruption="fallback"`: and so are all before it).
+            TypeNotAllowed, NotDecrypted: it holds what this saver may not revive, or cannot decrypt.
+            DatabaseUnavailable: the database cannot be reached.
+        """
+        return self._call(self._loader.load, config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        return await self._bridge.acall(self._inner.aget_tuple, config)
+        return await self._bridge.acall(self._loader.load, config)
 
     async def aget(self, config: RunnableConfig) -> Checkpoint | None:
         # The LangGraph server wants this overridden on the class.
@@ -64,7 +207,8 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        yield from self._bridge.call(self._listed, config, filter, before, limit)
+        """Checkpoints, newest first; message objects are shared between them."""
+        yield from self._call(self._loader.history, config, filter, before, limit)
 
     async def alist(
         self,
@@ -74,17 +218,8 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        for found in await self._bridge.acall(self._listed, config, filter, before, limit):
+        for found in await self._bridge.acall(self._loader.history, config, filter, before, limit):
             yield found
-
-    async def _listed(
-        self,
-        config: RunnableConfig | None,
-        filter: dict[str, Any] | None,
-        before: RunnableConfig | None,
-        limit: int | None,
-    ) -> Sequence[CheckpointTuple]:
-        return [found async for found in self._inner.alist(config, filter=filter, before=before, limit=limit)]
 
     def put(
         self,
@@ -93,7 +228,11 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        return self._bridge.call(self._inner.aput, config, checkpoint, metadata, new_versions)
+        """Save a checkpoint; durable when this returns, with all writes that came before it."""
+        operation = Put(config=config, checkpoint=checkpoint, metadata=metadata, new_versions=new_versions)
+        self._refuse_own_loop()
+        self._committer.commit(operation, self._encoder)
+        return config_of(operation.thread_id, operation.ns, checkpoint["id"])
 
     async def aput(
         self,
@@ -102,41 +241,120 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        return await self._bridge.acall_to_end(self._inner.aput, config, checkpoint, metadata, new_versions)
+        operation = Put(config=config, checkpoint=checkpoint, metadata=metadata, new_versions=new_versions)
+        await self._committer.acommit(operation, self._encoder)
+        return config_of(operation.thread_id, operation.ns, checkpoint["id"])
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._bridge.call(self._inner.aput_writes, config, writes, task_id, task_path)
+        """Save what a task wrote; durable when this returns."""
+        operation = PutWrites(config=config, writes=writes, task_id=task_id, task_path=task_path)
+        self._refuse_own_loop()
+        self._committer.commit(operation, self._encoder)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        await self._bridge.acall_to_end(self._inner.aput_writes, config, writes, task_id, task_path)
+        operation = PutWrites(config=config, writes=writes, task_id=task_id, task_path=task_path)
+        await self._committer.acommit(operation, self._encoder)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        return self._bridge.call(self._inner.aget_delta_channel_history, config=config, channels=channels)
+        return self._call(delta_history, self._loader, config, channels)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        return await self._bridge.acall(self._inner.aget_delta_channel_history, config=config, channels=channels)
+        return await self._bridge.acall(delta_history, self._loader, config, channels)
 
     def delete_thread(self, thread_id: str) -> None:
-        self._bridge.call(self._inner.adelete_thread, thread_id)
+        """Remove everything of a thread."""
+        self._call(self.upkeep.delete_threads, [thread_id])
 
     async def adelete_thread(self, thread_id: str) -> None:
-        await self._bridge.acall_to_end(self._inner.adelete_thread, thread_id)
+        await self._bridge.acall_to_end(self.upkeep.delete_threads, [thread_id])
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Remove the checkpoints of these runs; what later checkpoints stand on stays."""
+        self._call(self.upkeep.delete_for_runs, run_ids)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        await self._bridge.acall_to_end(self.upkeep.delete_for_runs, run_ids)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread with its whole history.
+
+        Raises:
+            ThreadExists: the target has checkpoints.
+            CheckpointCorrupted: a row of the source is damaged.
+        """
+        self._call(self.upkeep.copy_thread, source_thread_id, target_thread_id)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        await self._bridge.acall_to_end(self.upkeep.copy_thread, source_thread_id, target_thread_id)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        self._bridge.call(self._inner.aprune, thread_ids, strategy=_official(strategy))
+        """Remove all checkpoints of these threads but the newest ones, or (`delete`, `delete_all`) everything.
+
+        Raises:
+            ValueError: there is no such strategy.
+            TypeError: `thread_ids` is a single text.
+        """
+        self._call(self.upkeep.prune, thread_ids, strategy)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        await self._bridge.acall_to_end(self._inner.aprune, thread_ids, strategy=_official(strategy))
+        await self._bridge.acall_to_end(self.upkeep.prune, thread_ids, strategy)
 
 
-def _official(strategy: str) -> str:
-    # The LangGraph server asks for "delete_all"; the official saver calls the same thing "delete".
-    return "delete" if strategy == "delete_all" else strategy
+class Done:
+    """The answer of `setup`, for who awaits it and for who does not."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+class OpenedSaver:
+    """A saver with a database of its own, for `with` and `async with`."""
+
+    def __init__(
+        self, uri: str, serde: SerializerProtocol | None, policy: VisibilityPolicy | None, on_corruption: Policy
+    ) -> None:
+        self._options = (uri, serde, policy, on_corruption)
+        self._close: Callable[[], None] | None = None
+
+    def __enter__(self) -> HoldfastSaver:
+        from .database import Database
+
+        uri, serde, policy, on_corruption = self._options
+        database = Database(uri, serde=serde, policy=policy, on_corruption=on_corruption)
+        self._close = database.close
+        return database.saver
+
+    def __exit__(self, *_: object) -> None:
+        if self._close is not None:
+            self._close()
+
+    async def __aenter__(self) -> HoldfastSaver:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.__exit__)
+
+
+async def _dedicated(pool: ConnectionPool[Any] | AsyncConnectionPool[Any]) -> AsyncConnection[DictRow]:
+    kwargs: Any = pool.kwargs
+    options: dict[str, Any] = {**(kwargs if isinstance(kwargs, dict) else {}), "autocommit": True}
+    conninfo = pool.conninfo if isinstance(pool.conninfo, str) else ""
+    connection: AsyncConnection[Any] = await AsyncConnection.connect(conninfo, **options)
+    connection.row_factory = dict_row
+    return connection
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -36,3 +36,58 @@ CREATE TABLE holdfast.threads (
     settings jsonb NOT NULL, -- how the thread is run, as whoever started it said
     created_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- What the saver keeps beside the official tables: each message once, and where each thread stands.
+CREATE TABLE holdfast.messages (
+    thread_id text NOT NULL,
+    digest bytea NOT NULL, -- of type and body before encryption: the message's content is its key
+    type text NOT NULL, -- how the body is serialised, as the serializer names it
+    body bytea NOT NULL,
+    visibility text NOT NULL CHECK (visibility IN ('visible', 'user_hidden', 'always_hidden')),
+    role text NOT NULL, -- the message's own type: human, ai, tool, system
+    correlation_id text,
+    checkpoint_ns text NOT NULL,
+    node text, -- who wrote it; null for what came from outside
+    step integer, -- of the checkpoint that it was written on
+    tokens integer, -- input and output of the call that made it, where the provider says
+    checksum text NOT NULL, -- of the columns that the digest does not cover
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    position bigint NOT NULL GENERATED ALWAYS AS IDENTITY, -- order of arrival
+    PRIMARY KEY (thread_id, digest)
+);
+
+-- Before the first ANALYZE: the planner's statistics would show common bodies to whoever may read any row.
+ALTER TABLE holdfast.messages ALTER COLUMN body SET STATISTICS 0;
+
+ALTER TABLE holdfast.messages ENABLE ROW LEVEL SECURITY;
+
+CREATE TABLE holdfast.heads (
+    thread_id text NOT NULL,
+    checkpoint_ns text NOT NULL,
+    checkpoint_id text NOT NULL, -- the newest checkpoint; one that is gone is missed
+    writes integer NOT NULL, -- rows of writes on it, at the least
+    generation bigint NOT NULL, -- changes when upkeep takes rows away: who counted on them must look again
+    PRIMARY KEY (thread_id, checkpoint_ns)
+)
+WITH (fillfactor = 50);
+
+CREATE TABLE holdfast.incidents (
+    incident_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    thread_id text NOT NULL,
+    checkpoint_ns text NOT NULL,
+    checkpoint_id text,
+    damage text NOT NULL,
+    fell_back_to text, -- the checkpoint that was loaded instead
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Where rows that a writer counts on were taken away meanwhile, its whole commit is refused.
+CREATE FUNCTION holdfast.still(kept bigint, expected bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF kept <> expected THEN
+        RAISE EXCEPTION 'the thread was changed by upkeep' USING ERRCODE = 'HF001';
+    END IF;
+    RETURN kept;
+END
+$$;

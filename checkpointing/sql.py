@@ -28,7 +28,12 @@ def queries(name: str) -> dict[str, bytes]:
     """
     text = (_FILES / "queries" / f"{name}.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
-    return {key: body.strip().encode() for key, body in zip(parts[::2], parts[1::2], strict=True)}
+    return {key: _compact(body).encode() for key, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _compact(body: str) -> str:
+    # psycopg keeps the parsed form of statements below 4,096 characters.
+    return " ".join(line.strip() for line in body.splitlines() if line.strip() and not line.strip().startswith("--"))
 
 
 def migrations() -> list[Migration]:

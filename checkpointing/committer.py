@@ -1,0 +1,177 @@
+"""Commits in company: what arrives while one commit is under way goes into the next, of whatever thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+
+from .batch import Batch
+from .bridge import connection_errors
+from .connections import BlockingConnections, Steps, run_again_blocking
+from .memory import Memory
+from .sql import queries
+from .writing import Encoder, Put, PutWrites
+
+SQL: Final = queries("saver")
+_COMPANY: Final = 0.002
+"""Seconds that a task's writes wait for the checkpoint that mostly follows them: one commit then has both."""
+_AT_ONCE: Final = 256
+"""Operations in one commit, at the most."""
+_STALE: Final = "HF001"
+
+
+class Committer:
+    """Takes operations in order of arrival and says when each is durable; works in a thread of its own.
+
+    A thread's operations are committed in the order in which they came, a checkpoint never before writes
+    that it stands on. The rows are made when their commit begins: after a failure nothing is left that
+    counted on what was not written. A blocking connection and no event loop, as a commit's way through one
+    took longer than the commit.
+    """
+
+    def __init__(self, connections: BlockingConnections, memory: Memory, check: Callable[[], None]) -> None:
+        """`check` raises `DatabaseClosed` where nothing can be committed any more."""
+        self._connections = connections
+        self._memory = memory
+        self._check = check
+        self._waiting: list[_Waiting] = []
+        self._urgent = 0
+        self._arrival = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def commit(self, operation: Put | PutWrites, encoder: Encoder) -> None:
+        """Return when the operation is durable.
+
+        Raises:
+            DatabaseUnavailable: the database is lost; nothing of the operation may be assumed.
+            DatabaseClosed: the database was closed, or opened by the process that forked this one.
+        """
+        done = Future[None]()
+        with connection_errors():
+            self._add(_Waiting(operation, encoder, done))
+            done.result()
+
+    async def acommit(self, operation: Put | PutWrites, encoder: Encoder) -> None:
+        """`commit` on any asyncio loop; cancelling it, or the end of the loop, does not cut the work short."""
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        with connection_errors():
+            self._add(_Waiting(operation, encoder, done, loop))
+            await done
+
+    def _add(self, waiting: _Waiting) -> None:
+        self._check()
+        with self._arrival:
+            self._waiting.append(waiting)
+            self._urgent += waiting.operation.urgent
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="holdfast-commits", daemon=True)
+                self._thread.start()
+            self._arrival.notify()
+
+    def close(self) -> None:
+        """Commit what is waiting, and end the thread."""
+        with self._arrival:
+            self._closing = True
+            self._arrival.notify()
+        if self._thread is not None:
+            self._thread.join()
+        self._connections.close()
+
+    def _work(self) -> None:
+        while batch := self._next():
+            settled: list[tuple[_Waiting, BaseException | None]] = []
+            self._settle(batch, settled)
+            _tell(settled)
+
+    def _next(self) -> list[_Waiting]:
+        """What is to be committed together; empty at the end."""
+        with self._arrival:
+            while not self._waiting:
+                if self._closing:
+                    return []
+                self._arrival.wait()
+            until = time.monotonic() + _COMPANY
+            while not self._urgent and not self._closing and (left := until - time.monotonic()) > 0:
+                self._arrival.wait(left)
+            batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
+            self._urgent -= sum(waiting.operation.urgent for waiting in batch)
+            return batch
+
+    def _settle(self, batch: list[_Waiting], settled: list[tuple[_Waiting, BaseException | None]]) -> None:
+        try:
+            self._write(batch)
+        except BaseException as error:
+            self._forget(batch)
+            if len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
+                # One of them cannot be written; the others are not to suffer for it.
+                for waiting in batch:
+                    self._settle([waiting], settled)
+            else:
+                settled += [(waiting, error) for waiting in batch]
+        else:
+            settled += [(waiting, None) for waiting in batch]
+
+    def _write(self, batch: list[_Waiting], attempts: int = 3) -> None:
+        rows = Batch()
+        for waiting in sorted(batch, key=lambda waiting: waiting.operation.place):
+            waiting.encoder.encode(waiting.operation, rows, self._connections)
+        parameters = rows.parameters()
+
+        def steps() -> Steps[None]:
+            yield SQL["commit"], parameters
+
+        try:
+            run_again_blocking(self._connections, steps)
+        except psycopg.Error as error:
+            if error.sqlstate != _STALE or attempts == 1:
+                raise
+            self._forget(batch)
+            self._write(batch, attempts - 1)
+            return
+        rows.committed()
+
+    def _forget(self, batch: list[_Waiting]) -> None:
+        for waiting in batch:
+            self._memory.forget(waiting.operation.thread_id)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    operation: Put | PutWrites
+    encoder: Encoder
+    done: Future[None] | asyncio.Future[None]
+    loop: asyncio.AbstractEventLoop | None = field(default=None)
+
+
+def _tell(settled: list[tuple[_Waiting, BaseException | None]]) -> None:
+    """Say to all who wait what became of it; those of one event loop in one go."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Any, BaseException | None]]] = defaultdict(list)
+    for waiting, error in settled:
+        if waiting.loop is not None:
+            loops[waiting.loop].append((waiting.done, error))
+        else:
+            _resolve([(waiting.done, error)])
+    for loop, results in loops.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, results)
+        except RuntimeError:  # the caller's loop has ended meanwhile; what it asked for is done
+            continue
+
+
+def _resolve(results: list[tuple[Any, BaseException | None]]) -> None:
+    for done, error in results:
+        if not done.done():
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)

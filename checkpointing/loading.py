@@ -1,0 +1,335 @@
+"""`get_tuple`, `list` and the history of delta channels; what to do when something is damaged."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]
+
+from .arrays import TextArray
+from .connections import Connections, Steps, run_again
+from .connections import Rows as Answer
+from .integrity import CheckpointCorrupted, Damage, Unsound
+from .memory import Head, KnownCheckpoint, KnownList, Memory
+from .packing import LIST, SNAPSHOT, Source
+from .reading import (
+    SENDS_APART,
+    SQL,
+    Resolver,
+    Rows,
+    add_sends,
+    built,
+    by_key,
+    checked_blob,
+    checked_writes,
+    checkpoint_rows,
+    settings_of,
+)
+from .serde import MessageSerializer
+from .writing import push_targets
+
+Policy = Literal["raise", "fallback"]
+"""What a load of a thread's newest checkpoint does when that is damaged."""
+
+_NAMED: Final = 3
+"""How many good checkpoints an error names."""
+_log: Final = logging.getLogger("holdfast.checkpointing")
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the load query gives."""
+
+    rows: Rows | None = None
+    head: str | None = None
+    generation: int = 0
+    head_writes: int = 0
+
+
+@dataclass(slots=True)
+class Loader:
+    """Reads checkpoints, and keeps in memory what a run that goes on from them need not store again."""
+
+    connections: Connections
+    serde: MessageSerializer
+    memory: Memory
+    policy: Policy
+    next_version: Callable[[Any, None], str]
+
+    async def load(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that a config names, or its thread's newest.
+
+        Raises:
+            CheckpointCorrupted: it is damaged; under the policy `fallback`, so are all before it.
+        """
+        configurable = settings_of(config)
+        thread_id, ns = str(configurable["thread_id"]), str(configurable.get("checkpoint_ns", ""))
+        checkpoint_id = configurable.get("checkpoint_id") or None
+        try:
+            return await self._load(thread_id, ns, checkpoint_id)
+        except Unsound:
+            pass
+        try:
+            # Upkeep may have taken rows away between two statements: what is damaged is so twice.
+            return await self._load(thread_id, ns, checkpoint_id)
+        except Unsound as unsound:
+            return await self._recover(thread_id, ns, checkpoint_id, unsound.damage)
+
+    async def _load(self, thread_id: str, ns: str, checkpoint_id: str | None) -> CheckpointTuple | None:
+        resolver = Resolver(thread_id, self.serde)
+        parameters = {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}
+
+        def steps() -> Steps[tuple[_Found, list[Any]]]:
+            found = _found(thread_id, ns, (yield _sql("load", parameters)), resolver)
+            _check_head(found, newest=checkpoint_id is None)
+            sends: list[Any] = []
+            if found.rows is not None:
+                yield from resolver.gather(found.rows.lists())
+                sends = yield from self._old_sends(found.rows)
+            return found, sends
+
+        found, sends = await run_again(self.connections, steps)
+        if found.rows is None:
+            with self.memory.lock:
+                self.memory.of(thread_id).heads.setdefault(ns, Head())
+            return None
+        loaded = built(found.rows, resolver, self.serde)
+        if sends:
+            add_sends(loaded, sends, self.next_version(None, None))
+        with self.memory.lock:
+            self._remember(found, loaded, resolver)
+        return loaded
+
+    def _old_sends(self, rows: Rows) -> Steps[list[Any]]:
+        if rows.checkpoint.get("v", SENDS_APART) >= SENDS_APART or not rows.parent_id:
+            return []
+        key = {"thread_id": rows.thread_id, "checkpoint_ns": rows.ns, "checkpoint_id": rows.parent_id}
+        return [self.serde.load((kind, data)) for kind, data in (yield _sql("sends", key))]
+
+    def _remember(self, found: _Found, loaded: CheckpointTuple, resolver: Resolver) -> None:
+        rows = found.rows
+        assert rows is not None
+        thread = self.memory.of(rows.thread_id)
+        known_head = thread.heads.get(rows.ns)
+        if found.head is None:
+            thread.heads.setdefault(rows.ns, Head())
+        elif known_head is None or known_head.generation != found.generation:
+            thread.heads[rows.ns] = Head(found.generation, exists=True)
+        else:
+            known_head.exists = True
+        for digest, message in resolver.objects.items():
+            thread.learn(message, digest, loaded=True)
+        thread.stored.update(resolver.objects)
+        known = KnownCheckpoint(
+            digest=rows.seal.digest if rows.seal else "",
+            step=rows.metadata.get("step"),
+            rows=set(rows.write_rows),
+            nodes=push_targets(loaded.checkpoint["channel_values"].get(TASKS)),
+        )
+        for channel, blob in rows.blobs.items():
+            if blob.kind in (LIST, SNAPSHOT):
+                value = loaded.checkpoint["channel_values"][channel]
+                messages = value.value if isinstance(value, _DeltaSnapshot) else value
+                source = Source(rows.ns, channel, rows.version(channel))
+                known.lists[channel] = known_list(source, messages, resolver)
+        thread.remember(rows.ns, rows.checkpoint_id, known, loaded=True)
+
+    async def _recover(self, thread_id: str, ns: str, checkpoint_id: str | None, damage: Damage) -> CheckpointTuple:
+        """By policy the newest good checkpoint before the damaged one, or an error that names it."""
+        key = {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}
+        good: list[str] = []
+        fall_back = self.policy == "fallback" and checkpoint_id is None
+        for older in await run_again(self.connections, lambda: _all("older", key)):
+            try:
+                loaded = await self._load(thread_id, ns, older[0])
+            except Unsound:
+                continue
+            if loaded is not None:
+                good.append(older[0])
+                if fall_back:
+                    await self._report(key, damage, older[0])
+                    return loaded
+            if len(good) == _NAMED:
+                break
+        corrupted = CheckpointCorrupted(
+            damage, thread_id=thread_id, checkpoint_ns=ns, checkpoint_id=checkpoint_id, good=good
+        )
+        await self._report(key, damage, None)
+        raise corrupted
+
+    async def _report(self, key: Mapping[str, Any], damage: Damage, fell_back_to: str | None) -> None:
+        _log.error(
+            "thread %s is damaged: %s; %s",
+            key["thread_id"],
+            damage,
+            f"went back to checkpoint {fell_back_to}" if fell_back_to else "refused to load it",
+        )
+        row = {**key, "damage": str(damage), "fell_back_to": fell_back_to}
+        await run_again(self.connections, lambda: _all("report", row))
+
+    async def history(
+        self,
+        config: RunnableConfig | None,
+        filter: Mapping[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> list[CheckpointTuple]:
+        """Checkpoints, newest first; their messages are shared between them.
+
+        Raises:
+            CheckpointCorrupted: one is damaged; under the policy `fallback` it is left out, with an error in the log.
+        """
+        configurable = settings_of(config)
+        parameters = {
+            "thread_id": configurable.get("thread_id"),
+            "checkpoint_ns": configurable.get("checkpoint_ns"),
+            "checkpoint_id": configurable.get("checkpoint_id"),
+            "before": settings_of(before).get("checkpoint_id"),
+            "filter": json.dumps(filter) if filter else None,
+            "limit": limit,
+        }
+        return await run_again(self.connections, lambda: self._history(parameters), transaction=True)
+
+    def _history(self, parameters: Mapping[str, Any]) -> Steps[list[CheckpointTuple]]:
+        yield _sql("snapshot", {})
+        rows = yield _sql("history", parameters)
+        if not rows:
+            return []
+        parts: list[Rows] = []
+        for row in reversed(rows):  # a list stands on an older one
+            with self._left_out(row[:3]):
+                parts.append(checkpoint_rows(row[0], row[1], row[2], row[3], (row[4], row[5]), row[6]))
+        keys = {name: TextArray(row[at] for row in rows) for at, name in enumerate(("threads", "namespaces", "ids"))}
+        writes = by_key((yield _sql("history_writes", keys)), 3)
+        blobs = by_key((yield _sql("history_blobs", _blob_keys(parts))), 2)
+        stored = {key: {(row[0], row[1]): row[2:] for row in group} for key, group in blobs.items()}
+        sound: list[Rows] = []
+        for part in parts:
+            key = (part.thread_id, part.ns, part.checkpoint_id)
+            with self._left_out(key):
+                _add_parts(part, stored.get(key[:2], {}), writes.get(key, []))
+                part.complete()
+                sound.append(part)
+        # All messages in one go; one checkpoint after the other only to find out which are damaged.
+        resolvers = {part.thread_id: Resolver(part.thread_id, self.serde, keep=True) for part in sound}
+        together = True
+        try:
+            for thread_id, resolver in resolvers.items():
+                lists = (item for part in sound if part.thread_id == thread_id for item in part.lists())
+                yield from resolver.gather(lists)
+        except Unsound:
+            together = False
+            resolvers = {thread_id: Resolver(thread_id, self.serde, keep=True) for thread_id in resolvers}
+        done: list[CheckpointTuple] = []
+        for part in sound:
+            with self._left_out((part.thread_id, part.ns, part.checkpoint_id)):
+                if not together:
+                    yield from resolvers[part.thread_id].gather(part.lists())
+                loaded = built(part, resolvers[part.thread_id], self.serde)
+                if sends := (yield from self._old_sends(part)):
+                    add_sends(loaded, sends, self.next_version(None, None))
+                done.append(loaded)
+        done.reverse()
+        return done
+
+    @contextmanager
+    def _left_out(self, key: Sequence[str]) -> Generator[None]:
+        """A damaged checkpoint of a history: by policy an error, or left out, with an error in the log."""
+        try:
+            yield
+        except Unsound as unsound:
+            thread_id, ns, checkpoint_id = key
+            if self.policy == "raise":
+                raise CheckpointCorrupted(
+                    unsound.damage, thread_id=thread_id, checkpoint_ns=ns, checkpoint_id=checkpoint_id
+                ) from unsound
+            _log.error("left out of a history: thread %s checkpoint %s: %s", thread_id, checkpoint_id, unsound.damage)
+
+
+def _blob_keys(parts: Sequence[Rows]) -> dict[str, TextArray]:
+    """The stored values that some checkpoints name, each once."""
+    keys = {
+        (part.thread_id, part.ns, channel, str(version))
+        for part in parts
+        for channel, version in part.checkpoint["channel_versions"].items()
+    }
+    names = ("threads", "namespaces", "channels", "versions")
+    return {name: TextArray(key[at] for key in keys) for at, name in enumerate(names)}
+
+
+def known_list(source: Source, messages: Sequence[BaseMessage], resolver: Resolver) -> KnownList:
+    """A stored list that was loaded, for later edits."""
+    contents = [message.content for message in messages]
+    return KnownList(list(messages), resolver.at(source), contents, resolver.path(source))
+
+
+def _found(thread_id: str, ns: str, answer: Answer, resolver: Resolver) -> _Found:
+    found = _Found()
+    # The checkpoint comes first in the answer's logic, not necessarily in its order.
+    for source, a, b, c, d, kind, _, n in answer:
+        if source == "checkpoint":
+            found.rows = checkpoint_rows(thread_id, ns, a, b, (c, d), kind)
+        elif source == "head":
+            found.head, found.generation, found.head_writes = a, n >> 24, n & 0xFFFFFF
+    if found.rows is not None:
+        rows = found.rows
+        blobs = {(row[1], row[2]): (row[5], row[6]) for row in answer if row[0] == "blob"}
+        writes = [(row[1], row[2], row[3], row[5], row[6], row[7]) for row in answer if row[0] == "write"]
+        _add_parts(rows, blobs, writes)
+        rows.complete()
+        for (channel, version), (kind, data) in blobs.items():
+            if channel not in rows.blobs or version != rows.version(channel):
+                resolver.take(Source(ns, channel, version), kind, data)
+    return found
+
+
+def _add_parts(rows: Rows, blobs: Mapping[tuple[str, str], tuple[Any, ...]], writes: Sequence[tuple[Any, ...]]) -> None:
+    for channel, version in rows.checkpoint["channel_versions"].items():
+        if (row := blobs.get((channel, str(version)))) is not None:
+            blob = checked_blob(rows.ns, channel, str(version), *row)
+            if blob is not None:
+                rows.blobs[channel] = blob
+    key = (rows.ns, rows.checkpoint_id)
+    for task_id, path, channel, kind, data, idx in writes:
+        rows.writes += checked_writes(key, task_id, path, idx, channel, kind, data)
+        rows.write_rows.add((task_id, idx))
+
+
+def _check_head(found: _Found, *, newest: bool) -> None:
+    """Whether the newest checkpoint is the one that was written last, with all its writes.
+
+    Raises:
+        Unsound: it is not.
+    """
+    rows = found.rows
+    if rows is None:
+        if found.head is not None and newest:
+            raise Unsound(f"checkpoint {found.head} is missing", "checkpoints")
+        return
+    if newest and found.head is None and rows.seal is not None:
+        raise Unsound("the thread's head is missing", "holdfast.heads")
+    if newest and found.head is not None and found.head > rows.checkpoint_id:
+        raise Unsound(f"checkpoint {found.head} is missing", "checkpoints")
+    if newest and found.head is not None and found.head < rows.checkpoint_id and rows.seal is not None:
+        raise Unsound("the thread's head is not its newest checkpoint", "holdfast.heads")
+    if found.head == rows.checkpoint_id:
+        if rows.seal is None:
+            raise Unsound("a checkpoint's digest is missing", f"checkpoints ({rows.checkpoint_id})")
+        if len(rows.write_rows) < found.head_writes:
+            raise Unsound("writes are missing", f"checkpoint_writes ({rows.checkpoint_id})")
+
+
+def _sql(name: str, parameters: Mapping[str, Any]) -> tuple[bytes, Mapping[str, Any]]:
+    return SQL[name], parameters
+
+
+def _all(name: str, parameters: Mapping[str, Any]) -> Steps[Answer]:
+    return (yield _sql(name, parameters))

@@ -1,0 +1,303 @@
+"""From LangGraph's `put` and `put_writes` to the rows of a commit."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    get_serializable_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]
+
+from .batch import Batch
+from .connections import BlockingConnections, Rows, Steps, run_again_blocking
+from .integrity import MARK, canonical, row_digest, seal_checkpoint, sealed, stored_bits
+from .memory import Head, KnownCheckpoint, KnownList, Memory, Rung, ThreadMemory
+from .packing import LIST, SNAPSHOT, ListEdit, PackedWrite, Source, pack, pack_writes
+from .reading import settings_of
+from .serde import MessageSerializer
+from .sql import queries
+from .visibility import VisibilityPolicy
+
+SQL: Final = queries("saver")
+_INLINE: Final = 256
+"""Characters of a string that stays within the checkpoint; a longer one is stored once, as a blob."""
+_UNFIT: Final = re.compile("[\x00\ud800-\udfff]")
+"""What jsonb cannot hold."""
+_PULL: Final = "~__pregel_pull, "
+_PUSH: Final = re.compile(r"~__pregel_push, (\d{10})(?:, False)?$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put:
+    """A checkpoint to be saved, as `put` is given it."""
+
+    config: RunnableConfig
+    checkpoint: Checkpoint
+    metadata: CheckpointMetadata
+    new_versions: ChannelVersions
+
+    @property
+    def thread_id(self) -> str:
+        return str(settings_of(self.config)["thread_id"])
+
+    @property
+    def ns(self) -> str:
+        return str(settings_of(self.config).get("checkpoint_ns", ""))
+
+    @property
+    def place(self) -> tuple[str, str, str, int]:
+        """Where it belongs in its namespace's order: checkpoints follow the writes that they stand on."""
+        return (self.thread_id, self.ns, self.checkpoint["id"], 0)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it is to be committed without waiting for company."""
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutWrites:
+    """A task's writes to be saved, as `put_writes` is given them."""
+
+    config: RunnableConfig
+    writes: Sequence[tuple[str, Any]]
+    task_id: str
+    task_path: str
+
+    @property
+    def thread_id(self) -> str:
+        return str(settings_of(self.config)["thread_id"])
+
+    @property
+    def ns(self) -> str:
+        return str(settings_of(self.config).get("checkpoint_ns", ""))
+
+    @property
+    def place(self) -> tuple[str, str, str, int]:
+        """Where it belongs in its namespace's order: after the checkpoint that it was written on."""
+        return (self.thread_id, self.ns, settings_of(self.config)["checkpoint_id"], 1)
+
+    @property
+    def urgent(self) -> bool:
+        """Errors, interrupts and answers are followed by no checkpoint."""
+        return any(channel in WRITES_IDX_MAP for channel, _ in self.writes)
+
+
+@dataclass(slots=True)
+class _Origin:
+    """Where messages come from that are met now."""
+
+    thread_id: str
+    ns: str
+    correlation_id: str | None
+    node: str | None
+    step: int | None
+
+
+@dataclass(slots=True)
+class Encoder:
+    """Turns operations into rows, storing only what the thread's memory does not know."""
+
+    serde: MessageSerializer
+    policy: VisibilityPolicy
+    memory: Memory
+    _origin: _Origin = field(init=False)
+    _batch: Batch = field(init=False)
+    _thread: ThreadMemory = field(init=False)
+
+    def encode(self, operation: Put | PutWrites, batch: Batch, connections: BlockingConnections) -> None:
+        """Add an operation's rows to the batch; nothing of it, if it cannot be serialised.
+
+        An exception leaves the thread's memory ahead of the database: the caller is to forget it.
+        """
+        with self.memory.lock:
+            self._encode(operation, batch, connections)
+
+    def _encode(self, operation: Put | PutWrites, batch: Batch, connections: BlockingConnections) -> None:
+        thread = self.memory.of(operation.thread_id)
+        ns = operation.ns
+        stands_on = settings_of(operation.config).get("checkpoint_id")
+        unknown = isinstance(operation, Put) and stands_on and (ns, stands_on) not in thread.checkpoints
+        if ns not in thread.heads or unknown:
+            self._recall(connections, thread, operation.thread_id, ns, stands_on)
+        self._thread, self._batch = thread, batch
+        known = thread.checkpoints.get((ns, stands_on)) if stands_on else None
+        metadata: Mapping[str, Any] = operation.config.get("metadata") or {}
+        correlation = metadata.get("correlation_id", settings_of(operation.config).get("correlation_id"))
+        step = known.step if known else None
+        self._origin = _Origin(operation.thread_id, ns, None if correlation is None else str(correlation), None, step)
+        if isinstance(operation, Put):
+            self._put(operation, known)
+        else:
+            self._put_writes(operation, known)
+        thread.tidy()
+
+    def _recall(
+        self, connections: BlockingConnections, thread: ThreadMemory, thread_id: str, ns: str, checkpoint_id: str | None
+    ) -> None:
+        """Read what must be known of a checkpoint that this process neither put nor loaded."""
+        key = {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}
+
+        def steps() -> Steps[Rows]:
+            return (yield SQL["recall"], key)
+
+        ((kind, step, writes, generation),) = run_again_blocking(connections, steps)
+        if generation is None:
+            thread.heads.setdefault(ns, Head())
+        elif ns not in thread.heads:
+            thread.heads[ns] = Head(generation, exists=True)
+        if checkpoint_id and (kind or step is not None):
+            digest = kind.split(":")[1] if kind and kind.startswith(MARK) else ""
+            known = KnownCheckpoint(digest, step=int(step) if step is not None else None, writes=writes)
+            thread.remember(ns, checkpoint_id, known)
+
+    def _put(self, put: Put, parent: KnownCheckpoint | None) -> None:
+        thread_id, ns = put.thread_id, self._origin.ns
+        checkpoint, checkpoint_id = put.checkpoint, put.checkpoint["id"]
+        metadata = get_serializable_checkpoint_metadata(put.config, put.metadata)
+        versions = checkpoint["channel_versions"]
+        inline, values = self._split(checkpoint["channel_values"])
+        known = KnownCheckpoint(
+            digest="",
+            step=metadata.get("step"),
+            nodes=push_targets(values.get(TASKS)),
+            lists=dict(parent.lists) if parent else {},
+        )
+        for channel in put.new_versions:
+            if channel in values and channel in versions:
+                self._blob(channel, str(versions[channel]), values[channel], known)
+        stored = stored_bits(versions, values)
+        body = {**checkpoint, "channel_values": inline}
+        texts = json.dumps(body), json.dumps(metadata)
+        parent_id = settings_of(put.config).get("checkpoint_id")
+        seal = seal_checkpoint(
+            (ns, checkpoint_id, parent_id),
+            canonical(texts[0]),
+            canonical(texts[1]),
+            parent=parent.digest if parent else "",
+            parent_writes=parent.write_rows if parent else 0,
+            stored=stored,
+        )
+        known.digest = seal.digest
+        head = self._thread.heads[ns]
+        self._batch.checkpoint((thread_id, ns, checkpoint_id, parent_id, str(seal), *texts), head)
+        self._thread.remember(ns, checkpoint_id, known)
+
+    def _split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What stays within the checkpoint, and what becomes a blob, as the official saver divides them."""
+        inline: dict[str, Any] = {}
+        stored: dict[str, Any] = {}
+        for channel, value in values.items():
+            if isinstance(value, _DeltaSnapshot):
+                inline[channel], stored[channel] = True, value
+            elif value is None or (isinstance(value, (str, int, float)) and self._fits(value)):
+                inline[channel] = value
+            else:
+                stored[channel] = value
+        return inline, stored
+
+    def _fits(self, value: str | float) -> bool:
+        if isinstance(value, str):
+            return len(value) <= _INLINE and not self.serde.encrypts and _UNFIT.search(value) is None
+        return not isinstance(value, float) or math.isfinite(value)
+
+    def _blob(self, channel: str, version: str, value: Any, known: KnownCheckpoint) -> None:
+        before = known.lists.pop(channel, None)
+        listed: list[KnownList] = []
+        edits: list[ListEdit] = []
+        source = Source(self._origin.ns, channel, version)
+
+        def lists(messages: list[BaseMessage]) -> ListEdit:
+            edit, found, path = self._thread.edit(messages, self._store, before)
+            path.append(Rung(edit.depth, source, len(found.refs)))
+            listed.append(KnownList(found.messages, found.refs, found.contents, path))
+            edits.append(edit)
+            return edit
+
+        kind, blob = pack(value, self.serde.dump, lists)
+        if kind in (LIST, SNAPSHOT):
+            known.lists[channel] = listed[0]
+            stands_on = edits[0].source
+            if stands_on is not None and stands_on[:2] == source[:2]:
+                kind = f"{kind}:{stands_on.version}"  # for the database, to follow
+        key = (self._origin.thread_id, self._origin.ns, channel, version)
+        self._batch.blobs[key] = (*key, sealed(kind, *key[1:], blob), blob)
+
+    def _put_writes(self, put: PutWrites, known: KnownCheckpoint | None) -> None:
+        checkpoint_id = settings_of(put.config)["checkpoint_id"]
+        self._origin.node = _node(put.task_path, known)
+        run_id = run_of(put.config)
+        packed: list[PackedWrite] = []
+        for position, (channel, value) in enumerate(put.writes):
+            packed.append((WRITES_IDX_MAP.get(channel, position), channel, *pack(value, self.serde.dump, self._edit)))
+        rows = [[write] for write in packed if write[0] < 0]
+        if regular := [write for write in packed if write[0] >= 0]:
+            rows.append(regular)
+        for writes in rows:
+            idx = min(write[0] for write in writes) if writes[0][0] < 0 else 0
+            channel = writes[0][1] if len(writes) == 1 else "*"
+            key = (self._origin.thread_id, self._origin.ns, checkpoint_id, put.task_id, put.task_path, idx, channel)
+            blob = pack_writes(writes, run_id)
+            self._batch.write((*key, sealed(f"writes:{len(writes)}", *key[1:], blob), blob), len(writes))
+            if known:
+                known.rows.add((put.task_id, idx))
+        head = self._thread.heads[self._origin.ns]
+        if head.exists:
+            self._batch.touched[self._origin.thread_id, self._origin.ns] = head
+
+    def _edit(self, messages: list[BaseMessage]) -> ListEdit:
+        return self._thread.edit(messages, self._store)[0]
+
+    def _store(self, message: BaseMessage) -> bytes:
+        """A message's digest; its row, unless the thread has it."""
+        digest, kind, plain = self.serde.dump_message(message)
+        if digest in self._thread.stored:
+            return digest
+        origin = self._origin
+        visibility = self.policy.classify(message, node=origin.node)
+        kind, body = self.serde.seal_message(kind, plain, visibility)
+        tokens = _tokens(message)
+        about = (visibility.value, message.type, origin.correlation_id, origin.ns, origin.node, origin.step, tokens)
+        row = (origin.thread_id, digest, kind, body, *about)
+        self._batch.message((*row, row_digest(digest, kind, *about)))
+        self._thread.stored.add(digest)
+        return digest
+
+
+def run_of(config: RunnableConfig) -> str | None:
+    """The run that a config belongs to, as a server names it."""
+    for part in (config.get("metadata") or {}, settings_of(config)):
+        if (run_id := part.get("run_id")) is not None:
+            return str(run_id)
+    return None
+
+
+def _tokens(message: BaseMessage) -> int | None:
+    usage = message.usage_metadata if isinstance(message, AIMessage) else None
+    return usage["total_tokens"] if usage else None
+
+
+def push_targets(sends: Any) -> tuple[str, ...]:
+    """The nodes that pending Sends go to, in order."""
+    return tuple(getattr(send, "node", "") for send in sends or ())
+
+
+def _node(path: str, known: KnownCheckpoint | None) -> str | None:
+    """The node that a task path names, or that its Send goes to; None for input and updates from outside."""
+    if path.startswith(_PULL):
+        return path[len(_PULL) :]
+    if (found := _PUSH.match(path)) and known and int(found[1]) < len(known.nodes):
+        return known.nodes[int(found[1])]
+    return None
