@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
@@ -16,9 +16,10 @@ import psycopg
 from .batch import Batch
 from .bridge import connection_errors
 from .connections import BlockingConnections, Steps, run_again_blocking
+from .errors import DatabaseUnavailable
 from .memory import Memory
 from .sql import queries
-from .writing import Encoder, Put, PutWrites
+from .writing import Encoder, Place, Put, PutWrites, awaits
 
 SQL: Final = queries("saver")
 _COMPANY: Final = 0.002
@@ -26,6 +27,8 @@ _COMPANY: Final = 0.002
 _AT_ONCE: Final = 256
 """Operations in one commit, at the most."""
 _STALE: Final = "HF001"
+_BEHIND: Final = 16
+"""Checkpoints of a namespace that may be answered for before they are durable."""
 
 
 class Committer:
@@ -47,6 +50,10 @@ class Committer:
         self._arrival = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._early: dict[tuple[str, str], int] = defaultdict(int)
+        """By thread and namespace: checkpoints that were answered for before they were durable."""
+        self._failed: dict[str, BaseException] = {}
+        """Threads of which such a checkpoint was lost: nothing may be built on it."""
 
     def commit(self, operation: Put | PutWrites, encoder: Encoder) -> None:
         """Return when the operation is durable.
@@ -68,15 +75,49 @@ class Committer:
             self._add(_Waiting(operation, encoder, done, loop))
             await done
 
+    def pardon(self, thread_id: str) -> None:
+        """A thread is loaded: what comes now stands on what is there."""
+        self._failed.pop(thread_id, None)
+
     def _add(self, waiting: _Waiting) -> None:
         self._check()
         with self._arrival:
+            self._refuse(waiting.operation.thread_id)
             self._waiting.append(waiting)
+            self._answer_early(waiting.operation.place)
             self._urgent += waiting.operation.urgent
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="holdfast-commits", daemon=True)
                 self._thread.start()
             self._arrival.notify()
+
+    def _refuse(self, thread_id: str) -> None:
+        if (lost := self._failed.get(thread_id)) is not None:
+            raise DatabaseUnavailable(
+                "an earlier checkpoint of this thread could not be saved; resume it from what was"
+            ) from lost
+
+    def _answer_early(self, place: Place) -> None:
+        """Answer for checkpoints that have writes behind them in the queue.
+
+        Under `durability="async"` LangGraph saves a checkpoint only when the one before is answered for; with
+        fast nodes it would fall ever further behind. What is behind it is durable only after it, and a run's
+        end waits for that. Under "sync" nothing can be behind: the nodes have not begun.
+        """
+        key = place[:2]
+        evidence = max(
+            (other.operation.place[2] for other in self._waiting if other.writes and other.operation.place[:2] == key),
+            default="",
+        )
+        for other in self._waiting:
+            operation = other.operation
+            if other.writes or other.early or operation.place[:2] != key or operation.place[2] > evidence:
+                continue
+            if self._early[key] >= _BEHIND:
+                return
+            self._early[key] += 1
+            other.early = True
+            _tell([(other, None)])
 
     def close(self) -> None:
         """Commit what is waiting, and end the thread."""
@@ -101,11 +142,18 @@ class Committer:
                     return []
                 self._arrival.wait()
             until = time.monotonic() + _COMPANY
-            while not self._urgent and not self._closing and (left := until - time.monotonic()) > 0:
+            while not self._ready() and not self._closing and (left := until - time.monotonic()) > 0:
                 self._arrival.wait(left)
             batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
             self._urgent -= sum(waiting.operation.urgent for waiting in batch)
             return batch
+
+    def _ready(self) -> bool:
+        """Whether there is something to commit at once, with all that it stands on."""
+        if not self._urgent:
+            return False
+        operations = [waiting.operation for waiting in self._waiting[:_AT_ONCE]]
+        return not any(isinstance(put, Put) and awaits(put, operations, self._memory) for put in operations)
 
     def _settle(self, batch: list[_Waiting], settled: list[tuple[_Waiting, BaseException | None]]) -> None:
         try:
@@ -118,10 +166,15 @@ class Committer:
                     self._settle([waiting], settled)
             else:
                 settled += [(waiting, error) for waiting in batch]
+                self._failed.update({waiting.operation.thread_id: error for waiting in batch if waiting.early})
         else:
             settled += [(waiting, None) for waiting in batch]
+        finally:
+            self._forget_early(batch)
 
     def _write(self, batch: list[_Waiting], attempts: int = 3) -> None:
+        for waiting in batch:
+            self._refuse(waiting.operation.thread_id)
         rows = Batch()
         for waiting in sorted(batch, key=lambda waiting: waiting.operation.place):
             waiting.encoder.encode(waiting.operation, rows, self._connections)
@@ -140,6 +193,16 @@ class Committer:
             return
         rows.committed()
 
+    def _forget_early(self, batch: list[_Waiting]) -> None:
+        with self._arrival:
+            for waiting in batch:
+                if waiting.early and not waiting.settled:
+                    waiting.settled = True
+                    key = waiting.operation.place[:2]
+                    self._early[key] -= 1
+                    if not self._early[key]:
+                        del self._early[key]
+
     def _forget(self, batch: list[_Waiting]) -> None:
         for waiting in batch:
             self._memory.forget(waiting.operation.thread_id)
@@ -150,7 +213,13 @@ class _Waiting:
     operation: Put | PutWrites
     encoder: Encoder
     done: Future[None] | asyncio.Future[None]
-    loop: asyncio.AbstractEventLoop | None = field(default=None)
+    loop: asyncio.AbstractEventLoop | None = None
+    early: bool = False
+    settled: bool = False
+
+    @property
+    def writes(self) -> bool:
+        return isinstance(self.operation, PutWrites)
 
 
 def _tell(settled: list[tuple[_Waiting, BaseException | None]]) -> None:

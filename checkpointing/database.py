@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, cast
 
 import psycopg
@@ -21,9 +22,11 @@ from psycopg_pool import AsyncConnectionPool
 
 from . import embedded
 from .bridge import Bridge, one_line
+from .care import Care, Progress
 from .connections import KeptConnection, OwnConnections
 from .documents import Documents
 from .errors import DatabaseUnavailable, InvalidDatabaseURI
+from .findings import Finding
 from .loading import Policy
 from .messages import LoggedMessage, MessageLog
 from .migrate import migrate
@@ -160,6 +163,43 @@ class Database:
     async def amessages(self, thread_id: str, *, audience: Audience = Audience.USER) -> list[LoggedMessage]:
         return await self._bridge.acall(self._log.read, thread_id, audience)
 
+    def verify(self, thread_id: str | None = None, *, progress: Progress | None = None) -> list[Finding]:
+        """What is damaged in a thread, or in all of them, each as it is at one moment; see `Finding`.
+
+        Raises:
+            NothingStored: there is no such thread.
+        """
+        return self._bridge.call(self._care.verify, thread_id, progress)
+
+    async def averify(self, thread_id: str | None = None, *, progress: Progress | None = None) -> list[Finding]:
+        return await self._bridge.acall(self._care.verify, thread_id, progress)
+
+    def rollback(self, thread_id: str, checkpoint_id: str) -> str:
+        """Make an older checkpoint the newest, by a copy whose id is returned; see `Rollbacks.rollback`.
+
+        Raises:
+            UnknownCheckpoint: the thread has no such checkpoint.
+            CheckpointCorrupted: it is damaged; the thread stays as it is.
+        """
+        return self._bridge.call(self._care.rollback, thread_id, checkpoint_id)
+
+    async def arollback(self, thread_id: str, checkpoint_id: str) -> str:
+        return await self._bridge.acall_to_end(self._care.rollback, thread_id, checkpoint_id)
+
+    def prune(
+        self, older_than: timedelta, *, keep: Audience | None = None, now: datetime | None = None, dry_run: bool = False
+    ) -> list[str]:
+        """Remove threads that were last active so long ago, but for messages to `keep` for an audience; returns them.
+
+        A thread that waits for a person is removed as well, once it has waited that long.
+        """
+        return self._bridge.call(self._care.prune, older_than, keep, now, dry_run)
+
+    async def aprune(
+        self, older_than: timedelta, *, keep: Audience | None = None, now: datetime | None = None, dry_run: bool = False
+    ) -> list[str]:
+        return await self._bridge.acall_to_end(self._care.prune, older_than, keep, now, dry_run)
+
     @property
     def usable(self) -> bool:
         """Whether it is open, and was opened by this very process."""
@@ -201,6 +241,7 @@ class Database:
             policy=policy,
             on_corruption=on_corruption,
         )
+        self._care = Care(self.saver.upkeep)
         self.store = HoldfastStore(self._bridge, AsyncPostgresStore(self._pool))
         self.documents = Documents(self._bridge, self._pool)
         self.threads = Threads(self._bridge, self._pool, lambda: _connect(uri))

@@ -34,7 +34,7 @@ from .reading import (
     settings_of,
 )
 from .serde import MessageSerializer
-from .writing import push_targets
+from .writing import pulled, push_targets
 
 Policy = Literal["raise", "fallback"]
 """What a load of a thread's newest checkpoint does when that is damaged."""
@@ -132,6 +132,8 @@ class Loader:
             digest=rows.seal.digest if rows.seal else "",
             step=rows.metadata.get("step"),
             rows=set(rows.write_rows),
+            seen=rows.checkpoint.get("versions_seen") or {},
+            written={name for write in rows.writes if (name := pulled(write.task_path)) is not None},
             nodes=push_targets(loaded.checkpoint["channel_values"].get(TASKS)),
         )
         for channel, blob in rows.blobs.items():

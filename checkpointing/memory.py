@@ -8,7 +8,7 @@ still what was stored is checked by fingerprint.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter, is_
@@ -101,6 +101,10 @@ class KnownCheckpoint:
     lists: dict[str, KnownList] = field(default_factory=dict[str, KnownList])
     nodes: tuple[str, ...] = ()
     """The nodes that its pending Sends go to, in order."""
+    seen: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Its `versions_seen`: what differs in a checkpoint that stands on it tells which nodes ran."""
+    written: set[str] = field(default_factory=set[str])
+    """The nodes whose writes are on it."""
 
     @property
     def write_rows(self) -> int:

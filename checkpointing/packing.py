@@ -143,10 +143,13 @@ def _detach(value: Any, lists: Lists, found: list[ListEdit], deep: int) -> Any:
     kind = _type(value)
     if kind in _LEAVES or not deep:
         return value
+    # A message without an id is input that no channel has taken yet; stored with it, it would be there twice.
     if isinstance(value, BaseMessage):
+        if value.id is None:
+            return value
         found.append(lists([value]))
         return {_PLACE: [len(found) - 1, True]}
-    if _is_list(value):
+    if _is_list(value) and all(message.id is not None for message in value):
         found.append(lists(value))
         return {_PLACE: [len(found) - 1, False]}
     parts = _rebuilt(value, lambda part: _detach(part, lists, found, deep - 1))
@@ -161,10 +164,10 @@ def _attach(value: Any, edits: list[ListEdit], messages: Messages) -> Any:
 
 
 def _placed(place: Any, edits: list[ListEdit], messages: Messages) -> Any:
-    if _type(place) is dict:  # what the state itself held under our key
-        return {_PLACE: _attach(place[_PLACE], edits, messages)}
-    listed = messages(edits[place[0]])
-    return listed[0] if place[1] else listed
+    if isinstance(place, dict):  # what the state itself held under our key
+        return {_PLACE: _attach(cast("dict[str, Any]", place)[_PLACE], edits, messages)}
+    index, alone = cast("tuple[int, bool]", place)
+    return messages(edits[index])[0] if alone else messages(edits[index])
 
 
 def _rebuilt(value: Any, part: Callable[[Any], Any]) -> Any:

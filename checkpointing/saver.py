@@ -31,7 +31,7 @@ from .deltas import delta_history
 from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
-from .reading import config_of
+from .reading import config_of, settings_of
 from .serde import MessageSerializer, StrictSerializer
 from .upkeep import Upkeep
 from .visibility import VisibilityPolicy
@@ -189,9 +189,11 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
             TypeNotAllowed, NotDecrypted: it holds what this saver may not revive, or cannot decrypt.
             DatabaseUnavailable: the database cannot be reached.
         """
+        self._committer.pardon(str(settings_of(config).get("thread_id")))
         return self._call(self._loader.load, config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        self._committer.pardon(str(settings_of(config).get("thread_id")))
         return await self._bridge.acall(self._loader.load, config)
 
     async def aget(self, config: RunnableConfig) -> Checkpoint | None:

@@ -19,6 +19,7 @@ from langgraph.checkpoint.base import (
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]
+from langgraph.constants import START
 
 from .batch import Batch
 from .connections import BlockingConnections, Rows, Steps, run_again_blocking
@@ -39,6 +40,10 @@ _PULL: Final = "~__pregel_pull, "
 _PUSH: Final = re.compile(r"~__pregel_push, (\d{10})(?:, False)?$")
 
 
+Place = tuple[str, str, str, int]
+"""Thread, namespace, checkpoint, and 1 for what comes after the checkpoint."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
     """A checkpoint to be saved, as `put` is given it."""
@@ -57,7 +62,7 @@ class Put:
         return str(settings_of(self.config).get("checkpoint_ns", ""))
 
     @property
-    def place(self) -> tuple[str, str, str, int]:
+    def place(self) -> Place:
         """Where it belongs in its namespace's order: checkpoints follow the writes that they stand on."""
         return (self.thread_id, self.ns, self.checkpoint["id"], 0)
 
@@ -85,7 +90,7 @@ class PutWrites:
         return str(settings_of(self.config).get("checkpoint_ns", ""))
 
     @property
-    def place(self) -> tuple[str, str, str, int]:
+    def place(self) -> Place:
         """Where it belongs in its namespace's order: after the checkpoint that it was written on."""
         return (self.thread_id, self.ns, settings_of(self.config)["checkpoint_id"], 1)
 
@@ -93,6 +98,28 @@ class PutWrites:
     def urgent(self) -> bool:
         """Errors, interrupts and answers are followed by no checkpoint."""
         return any(channel in WRITES_IDX_MAP for channel, _ in self.writes)
+
+
+def awaits(put: Put, batch: Sequence[Put | PutWrites], memory: Memory) -> bool:
+    """Whether a checkpoint stands on a node's writes that are neither in the database nor in this batch.
+
+    LangGraph hands writes over before the checkpoint that stands on them, but each in a thread of its own.
+    """
+    parent = (put.ns, settings_of(put.config).get("checkpoint_id") or "")
+    if put.metadata.get("source") != "loop":
+        return False
+    with memory.lock:
+        known = memory.of(put.thread_id).checkpoints.get(parent)
+        if known is None:
+            return False
+        ran = {node for node, seen in put.checkpoint["versions_seen"].items() if known.seen.get(node) != seen}
+        ran -= known.written
+    ran.difference_update(
+        pulled(other.task_path) or ""
+        for other in batch
+        if isinstance(other, PutWrites) and other.place[:3] == (put.thread_id, *parent)
+    )
+    return any(not node.startswith("__") or node == START for node in ran)
 
 
 @dataclass(slots=True)
@@ -174,6 +201,7 @@ class Encoder:
             step=metadata.get("step"),
             nodes=push_targets(values.get(TASKS)),
             lists=dict(parent.lists) if parent else {},
+            seen=checkpoint["versions_seen"],
         )
         for channel in put.new_versions:
             if channel in values and channel in versions:
@@ -253,6 +281,8 @@ class Encoder:
             self._batch.write((*key, sealed(f"writes:{len(writes)}", *key[1:], blob), blob), len(writes))
             if known:
                 known.rows.add((put.task_id, idx))
+        if known and (node := pulled(put.task_path)) is not None:
+            known.written.add(node)
         head = self._thread.heads[self._origin.ns]
         if head.exists:
             self._batch.touched[self._origin.thread_id, self._origin.ns] = head
@@ -289,6 +319,11 @@ def _tokens(message: BaseMessage) -> int | None:
     return usage["total_tokens"] if usage else None
 
 
+def pulled(path: str) -> str | None:
+    """The node that ran, where a task path names one."""
+    return path[len(_PULL) :] if path.startswith(_PULL) else None
+
+
 def push_targets(sends: Any) -> tuple[str, ...]:
     """The nodes that pending Sends go to, in order."""
     return tuple(getattr(send, "node", "") for send in sends or ())
@@ -296,8 +331,8 @@ def push_targets(sends: Any) -> tuple[str, ...]:
 
 def _node(path: str, known: KnownCheckpoint | None) -> str | None:
     """The node that a task path names, or that its Send goes to; None for input and updates from outside."""
-    if path.startswith(_PULL):
-        return path[len(_PULL) :]
+    if (node := pulled(path)) is not None:
+        return node
     if (found := _PUSH.match(path)) and known and int(found[1]) < len(known.nodes):
         return known.nodes[int(found[1])]
     return None
