@@ -46,6 +46,7 @@ class Committer:
         self._memory = memory
         self._check = check
         self._waiting: list[_Waiting] = []
+        self._flying: list[_Waiting] = []
         self._urgent = 0
         self._arrival = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -105,13 +106,21 @@ class Committer:
         end waits for that. Under "sync" nothing can be behind: the nodes have not begun.
         """
         key = place[:2]
+        if len(self._waiting) > _AT_ONCE:
+            return  # what is behind might be committed before
         evidence = max(
             (other.operation.place[2] for other in self._waiting if other.writes and other.operation.place[:2] == key),
             default="",
         )
-        for other in self._waiting:
+        for other in (*self._flying, *self._waiting):
             operation = other.operation
-            if other.writes or other.early or operation.place[:2] != key or operation.place[2] > evidence:
+            if (
+                other.writes
+                or other.early
+                or other.settled
+                or operation.place[:2] != key
+                or operation.place[2] > evidence
+            ):
                 continue
             if self._early[key] >= _BEHIND:
                 return
@@ -132,6 +141,8 @@ class Committer:
         while batch := self._next():
             settled: list[tuple[_Waiting, BaseException | None]] = []
             self._settle(batch, settled)
+            with self._arrival:
+                self._flying = []
             _tell(settled)
 
     def _next(self) -> list[_Waiting]:
@@ -146,6 +157,7 @@ class Committer:
                 self._arrival.wait(left)
             batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
             self._urgent -= sum(waiting.operation.urgent for waiting in batch)
+            self._flying = batch
             return batch
 
     def _ready(self) -> bool:
@@ -197,11 +209,11 @@ class Committer:
         with self._arrival:
             for waiting in batch:
                 if waiting.early and not waiting.settled:
-                    waiting.settled = True
                     key = waiting.operation.place[:2]
                     self._early[key] -= 1
                     if not self._early[key]:
                         del self._early[key]
+                waiting.settled = True
 
     def _forget(self, batch: list[_Waiting]) -> None:
         for waiting in batch:

@@ -91,14 +91,24 @@ class SealedSerializer(EncryptedSerializer):
         kind, _, cipher = data[0].partition("+")
         if not cipher:
             raise NotDecrypted("a stored value is not encrypted")
-        try:
-            plain = self.cipher.decrypt(cipher, data[1])
-        except (ValueError, AssertionError) as error:
-            raise NotDecrypted("a stored value does not decrypt with this key") from error
-        return self.serde.loads_typed((kind, plain))
+        return self.serde.loads_typed((kind, decrypted(self, cipher, data[1])))
+
+
+def decrypted(serde: EncryptedSerializer, cipher: str, body: bytes) -> bytes:
+    """What was encrypted.
+
+    Raises:
+        NotDecrypted: it was encrypted with another key, or was changed.
+    """
+    try:
+        return serde.cipher.decrypt(cipher, body)
+    except (ValueError, AssertionError) as error:
+        raise NotDecrypted("a stored value does not decrypt with this key") from error
 
 
 ENCRYPTION_KEY: Final = "HOLDFAST_ENCRYPTION_KEY"
+_PLAIN: Final = "plain"
+"""Stands for the cipher of what is left readable among what is encrypted."""
 _KEY_SIZES: Final = (16, 24, 32)
 
 
@@ -134,7 +144,6 @@ class MessageSerializer:
         self.serde: Final = serde
         self.encrypts: Final = isinstance(serde, SealedSerializer)
         self.dump: Final = serde.dumps_typed
-        self.load: Final = serde.loads_typed
         self._plain: Final = serde.serde if isinstance(serde, SealedSerializer) else serde
         self._plain_visible: Final = plain_visible
         self._digest_key: Final = digest_key
@@ -151,6 +160,17 @@ class MessageSerializer:
         serde = SealedSerializer(self.serde.cipher, wider) if isinstance(self.serde, SealedSerializer) else wider
         return MessageSerializer(serde, plain_visible=self._plain_visible, digest_key=self._digest_key)
 
+    def load(self, data: tuple[str, bytes]) -> Any:
+        """Read a value back.
+
+        Raises:
+            NotDecrypted: it is encrypted and no key was given, or it does not decrypt with this one.
+            TypeNotAllowed: it holds a type that is not allowed.
+        """
+        if not self.encrypts and "+" in data[0]:
+            raise NotDecrypted("a stored value is encrypted, and no key was given")
+        return self.serde.loads_typed(data)
+
     def dump_message(self, message: BaseMessage) -> tuple[bytes, str, bytes]:
         """A message's digest and its plain serialised form."""
         kind, plain = self._plain.dumps_typed(message)
@@ -158,8 +178,10 @@ class MessageSerializer:
 
     def seal_message(self, kind: str, plain: bytes, visibility: Visibility) -> tuple[str, bytes]:
         """The form in which a message is stored."""
-        if not isinstance(self.serde, SealedSerializer) or (self._plain_visible and visibility is Visibility.VISIBLE):
+        if not isinstance(self.serde, SealedSerializer):
             return kind, plain
+        if self._plain_visible and visibility is Visibility.VISIBLE:
+            return f"{kind}+{_PLAIN}", plain
         cipher, body = self.serde.cipher.encrypt(plain)
         return f"{kind}+{cipher}", body
 
@@ -171,16 +193,19 @@ class MessageSerializer:
             NotDecrypted: it was encrypted with another key, or for this saver without one.
         """
         plain_kind, _, cipher = kind.partition("+")
-        if cipher:
-            if not isinstance(self.serde, SealedSerializer):
+        if not isinstance(self.serde, SealedSerializer):
+            if cipher:
                 raise NotDecrypted("a message is encrypted, and no key was given")
-            try:
-                body = self.serde.cipher.decrypt(cipher, body)
-            except (ValueError, AssertionError) as error:
-                raise NotDecrypted("a message does not decrypt with this key") from error
-        elif self.encrypts and not (self._plain_visible and visibility == Visibility.VISIBLE):
+        elif cipher == _PLAIN:
+            if visibility != Visibility.VISIBLE or not self._plain_visible:
+                raise NotDecrypted("a hidden message is not encrypted")
+        elif not cipher:
             raise NotDecrypted("a message is not encrypted")
+        else:
+            body = decrypted(self.serde, cipher, body)
         if message_digest(plain_kind, body, self._digest_key) != digest:
+            if self.encrypts:
+                raise NotDecrypted("a message is not what was stored with this key")
             raise Unsound("a message does not match its digest", f"holdfast.messages ({digest.hex()})")
         return plain_kind, body
 

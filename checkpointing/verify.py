@@ -169,7 +169,7 @@ class _Check:
         with self._reported(_Place(ns, None, source)):
             self._lengths[source] = None  # of what is no sound list; set below
             blob = checked_blob(ns, channel, version, kind, data)
-            if not kind.startswith(MARK):
+            if not (kind or "").startswith(MARK):
                 self._official["stored values"] += 1
             if blob is not None and blob.kind in (LIST, SNAPSHOT):
                 (edit,) = edits_in(*blob)
@@ -182,7 +182,7 @@ class _Check:
         place = _Place(ns, checkpoint_id)
         if not exists:
             self._early[ns, checkpoint_id] += 1
-        if not kind.startswith(MARK):
+        if not (kind or "").startswith(MARK):
             self._official["rows of writes"] += 1
         with self._reported(place):
             for write in checked_writes((ns, checkpoint_id), task_id, path, idx, channel, kind, data):

@@ -1,0 +1,136 @@
+"""When a put is answered for: at the commit, or early with writes behind it, and then nothing is built on a loss."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.base.id import uuid6
+
+from holdfast.checkpointing import Database, DatabaseUnavailable, connections
+
+ON: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+
+
+class Gate:
+    """Holds commits back, or lets them fail, in front of the real connection."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.failing = False
+        self.commits = 0
+
+    def let(self, run: Callable[[], Any]) -> Any:
+        self.open.wait()
+        if self.failing:
+            raise psycopg.OperationalError("the connection is lost")
+        self.commits += 1
+        return run()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    found = Gate()
+    real = connections.KeptConnection.run
+
+    def run(self: connections.KeptConnection, steps: Any) -> Any:
+        return found.let(lambda: real(self, steps))
+
+    monkeypatch.setattr(connections.KeptConnection, "run", run)
+    monkeypatch.setattr(connections, "_PAUSES", ())
+    return found
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as executor:
+        yield executor
+
+
+def checkpoint(step: int) -> Any:
+    return {**empty_checkpoint(), "id": str(uuid6(clock_seq=step))}
+
+
+def at(checkpoint_id: str) -> Any:
+    return {"configurable": {**ON["configurable"], "checkpoint_id": checkpoint_id}}
+
+
+def put(pool: ThreadPoolExecutor, db: Database, made: Any, parent: Any = None) -> Future[Any]:
+    return pool.submit(db.saver.put, at(parent["id"]) if parent else ON, made, {"source": "loop", "step": 1}, {})
+
+
+def write(pool: ThreadPoolExecutor, db: Database, on: Any) -> Future[Any]:
+    return pool.submit(db.saver.put_writes, at(on["id"]), [("a", 1)], "task")
+
+
+def test_a_put_with_nothing_behind_it_is_durable_when_it_returns(
+    db: Database, gate: Gate, pool: ThreadPoolExecutor
+) -> None:
+    answer = put(pool, db, checkpoint(1))
+    assert not answer.done()
+    gate.open.set()
+    answer.result()
+    assert gate.commits >= 1
+
+
+def test_a_put_with_writes_behind_it_is_answered_at_once(db: Database, gate: Gate, pool: ThreadPoolExecutor) -> None:
+    first = checkpoint(1)
+    held = put(pool, db, first)
+    behind = write(pool, db, first)
+    held.result()
+    assert not behind.done()
+    assert gate.commits == 0
+    gate.open.set()
+    behind.result()
+    assert db.saver.get_tuple(ON) is not None
+
+
+def test_no_more_are_answered_early_than_may_be_lost(db: Database, gate: Gate) -> None:
+    with ThreadPoolExecutor(64) as many:
+        line = [checkpoint(step) for step in range(1, 25)]
+        waiting = [put(many, db, made, before) for made, before in zip(line, [None, *line], strict=False)]
+        last = write(many, db, line[-1])
+        while sum(answer.done() for answer in waiting) < 16:
+            pass
+        assert sum(answer.done() for answer in waiting) == 16
+        gate.open.set()
+        for answer in [*waiting, last]:
+            answer.result()
+    assert len(list(db.saver.list(ON))) == 24
+
+
+def test_after_a_loss_nothing_is_built_on_it_until_the_thread_is_loaded(
+    db: Database, gate: Gate, pool: ThreadPoolExecutor
+) -> None:
+    first, second = checkpoint(1), checkpoint(2)
+    held, behind = put(pool, db, first), write(pool, db, first)
+    held.result()
+    gate.failing = True
+    gate.open.set()
+    with pytest.raises(DatabaseUnavailable):
+        behind.result()
+    gate.failing = False
+    with pytest.raises(DatabaseUnavailable, match="earlier checkpoint"):
+        put(pool, db, second, first).result()
+    assert db.saver.get_tuple(ON) is None
+    put(pool, db, second).result()
+    assert [found.checkpoint["id"] for found in db.saver.list(ON)] == [second["id"]]
+
+
+def test_what_arrives_together_is_committed_together(db: Database, gate: Gate, pool: ThreadPoolExecutor) -> None:
+    held = put(pool, db, checkpoint(1))
+    many = [
+        pool.submit(db.saver.put, {"configurable": {"thread_id": f"t{i}", "checkpoint_ns": ""}}, checkpoint(1), {}, {})
+        for i in range(12)
+    ]
+    gate.open.set()
+    for answer in [held, *many]:
+        answer.result()
+    assert gate.commits < 26
+    with psycopg.connect(db.uri) as connection:
+        assert connection.execute("SELECT count(*) FROM checkpoints").fetchone() == (13,)
