@@ -18,8 +18,9 @@ from .bridge import connection_errors
 from .connections import BlockingConnections, Steps, run_again_blocking
 from .errors import DatabaseUnavailable
 from .memory import Memory
+from .operations import Operation, Put, awaits
 from .sql import queries
-from .writing import Encoder, Place, Put, PutWrites, awaits
+from .writing import Encoder
 
 SQL: Final = queries("saver")
 _COMPANY: Final = 0.002
@@ -27,7 +28,7 @@ _COMPANY: Final = 0.002
 _AT_ONCE: Final = 256
 """Operations in one commit, at the most."""
 _STALE: Final = "HF001"
-_BEHIND: Final = 16
+_AHEAD: Final = 16
 """Checkpoints of a namespace that may be answered for before they are durable."""
 
 
@@ -46,17 +47,18 @@ class Committer:
         self._memory = memory
         self._check = check
         self._waiting: list[_Waiting] = []
-        self._flying: list[_Waiting] = []
         self._urgent = 0
         self._arrival = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._early: dict[tuple[str, str], int] = defaultdict(int)
-        """By thread and namespace: checkpoints that were answered for before they were durable."""
+        self._open: dict[tuple[str, str], list[_Waiting]] = defaultdict(list)
+        """By thread and namespace: checkpoints that are not durable yet."""
+        self._behind: dict[tuple[str, str], str] = {}
+        """By thread and namespace: the newest checkpoint that writes in the queue are on."""
         self._failed: dict[str, BaseException] = {}
         """Threads of which such a checkpoint was lost: nothing may be built on it."""
 
-    def commit(self, operation: Put | PutWrites, encoder: Encoder) -> None:
+    def commit(self, operation: Operation, encoder: Encoder) -> None:
         """Return when the operation is durable.
 
         Raises:
@@ -68,7 +70,7 @@ class Committer:
             self._add(_Waiting(operation, encoder, done))
             done.result()
 
-    async def acommit(self, operation: Put | PutWrites, encoder: Encoder) -> None:
+    async def acommit(self, operation: Operation, encoder: Encoder) -> None:
         """`commit` on any asyncio loop; cancelling it, or the end of the loop, does not cut the work short."""
         loop = asyncio.get_running_loop()
         done = loop.create_future()
@@ -82,11 +84,16 @@ class Committer:
 
     def _add(self, waiting: _Waiting) -> None:
         self._check()
+        key = waiting.operation.place[:2]
         with self._arrival:
             self._refuse(waiting.operation.thread_id)
             self._waiting.append(waiting)
-            self._answer_early(waiting.operation.place)
             self._urgent += waiting.operation.urgent
+            if waiting.writes:
+                self._behind[key] = max(waiting.operation.place[2], self._behind.get(key, ""))
+            else:
+                self._open[key].append(waiting)
+            self._answer_early(key)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="holdfast-commits", daemon=True)
                 self._thread.start()
@@ -98,35 +105,22 @@ class Committer:
                 "an earlier checkpoint of this thread could not be saved; resume it from what was"
             ) from lost
 
-    def _answer_early(self, place: Place) -> None:
+    def _answer_early(self, key: tuple[str, str]) -> None:
         """Answer for checkpoints that have writes behind them in the queue.
 
         Under `durability="async"` LangGraph saves a checkpoint only when the one before is answered for; with
         fast nodes it would fall ever further behind. What is behind it is durable only after it, and a run's
         end waits for that. Under "sync" nothing can be behind: the nodes have not begun.
         """
-        key = place[:2]
-        if len(self._waiting) > _AT_ONCE:
-            return  # what is behind might be committed before
-        evidence = max(
-            (other.operation.place[2] for other in self._waiting if other.writes and other.operation.place[:2] == key),
-            default="",
-        )
-        for other in (*self._flying, *self._waiting):
-            operation = other.operation
-            if (
-                other.writes
-                or other.early
-                or other.settled
-                or operation.place[:2] != key
-                or operation.place[2] > evidence
-            ):
-                continue
-            if self._early[key] >= _BEHIND:
-                return
-            self._early[key] += 1
-            other.early = True
-            _tell([(other, None)])
+        behind = self._behind.get(key)
+        if behind is None or len(self._waiting) > _AT_ONCE:  # what is behind might be committed before
+            return
+        early = sum(put.early for put in self._open[key])
+        for put in self._open[key]:
+            if not put.early and put.operation.place[2] <= behind and early < _AHEAD:
+                early += 1
+                put.early = True
+                _tell([(put, None)])
 
     def close(self) -> None:
         """Commit what is waiting, and end the thread."""
@@ -141,8 +135,6 @@ class Committer:
         while batch := self._next():
             settled: list[tuple[_Waiting, BaseException | None]] = []
             self._settle(batch, settled)
-            with self._arrival:
-                self._flying = []
             _tell(settled)
 
     def _next(self) -> list[_Waiting]:
@@ -157,15 +149,21 @@ class Committer:
                 self._arrival.wait(left)
             batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
             self._urgent -= sum(waiting.operation.urgent for waiting in batch)
-            self._flying = batch
+            self._behind.clear()
+            for waiting in self._waiting:
+                if waiting.writes:
+                    key = waiting.operation.place[:2]
+                    self._behind[key] = max(waiting.operation.place[2], self._behind.get(key, ""))
             return batch
 
     def _ready(self) -> bool:
         """Whether there is something to commit at once, with all that it stands on."""
         if not self._urgent:
             return False
-        operations = [waiting.operation for waiting in self._waiting[:_AT_ONCE]]
-        return not any(isinstance(put, Put) and awaits(put, operations, self._memory) for put in operations)
+        # What comes from an event loop comes in order.
+        puts = [waiting.operation for waiting in self._waiting if waiting.loop is None and not waiting.writes]
+        others = [waiting.operation for waiting in self._waiting] if puts else []
+        return not any(isinstance(put, Put) and awaits(put, others, self._memory) for put in puts)
 
     def _settle(self, batch: list[_Waiting], settled: list[tuple[_Waiting, BaseException | None]]) -> None:
         try:
@@ -182,7 +180,7 @@ class Committer:
         else:
             settled += [(waiting, None) for waiting in batch]
         finally:
-            self._forget_early(batch)
+            self._close(batch)
 
     def _write(self, batch: list[_Waiting], attempts: int = 3) -> None:
         for waiting in batch:
@@ -205,15 +203,14 @@ class Committer:
             return
         rows.committed()
 
-    def _forget_early(self, batch: list[_Waiting]) -> None:
+    def _close(self, batch: list[_Waiting]) -> None:
+        """Nothing more is to be answered for early among these."""
         with self._arrival:
             for waiting in batch:
-                if waiting.early and not waiting.settled:
+                if not waiting.writes:
                     key = waiting.operation.place[:2]
-                    self._early[key] -= 1
-                    if not self._early[key]:
-                        del self._early[key]
-                waiting.settled = True
+                    if left := [put for put in self._open.pop(key, ()) if put is not waiting]:
+                        self._open[key] = left
 
     def _forget(self, batch: list[_Waiting]) -> None:
         for waiting in batch:
@@ -222,16 +219,15 @@ class Committer:
 
 @dataclass(slots=True)
 class _Waiting:
-    operation: Put | PutWrites
+    operation: Operation
     encoder: Encoder
     done: Future[None] | asyncio.Future[None]
     loop: asyncio.AbstractEventLoop | None = None
     early: bool = False
-    settled: bool = False
 
     @property
     def writes(self) -> bool:
-        return isinstance(self.operation, PutWrites)
+        return self.operation.place[3] == 1
 
 
 def _tell(settled: list[tuple[_Waiting, BaseException | None]]) -> None:

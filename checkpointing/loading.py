@@ -19,6 +19,7 @@ from .connections import Connections, Steps, run_again
 from .connections import Rows as Answer
 from .integrity import CheckpointCorrupted, Damage, Unsound
 from .memory import Head, KnownCheckpoint, KnownList, Memory
+from .operations import pulled
 from .packing import LIST, SNAPSHOT, Source
 from .reading import (
     SENDS_APART,
@@ -34,7 +35,7 @@ from .reading import (
     settings_of,
 )
 from .serde import MessageSerializer
-from .writing import pulled, push_targets
+from .writing import push_targets
 
 Policy = Literal["raise", "fallback"]
 """What a load of a thread's newest checkpoint does when that is damaged."""

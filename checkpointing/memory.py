@@ -26,7 +26,7 @@ _THREADS: Final = 256
 _MESSAGES: Final = 50_000
 _ALL: Final = 1024
 """Up to how many messages every object's content is looked at, at each step; and how many of a longer list."""
-_DEEP: Final = 16
+_DEEP: Final = 8
 """How many of the newest messages, and of the others in turn, are compared in full at each step."""
 _PATH: Final = 64
 """How many edits may lie between a list and one in full, before it is stored in full again."""
@@ -128,6 +128,7 @@ class ThreadMemory:
         self.checkpoints: OrderedDict[tuple[str, str], KnownCheckpoint] = OrderedDict()
         self._objects: dict[int, KnownMessage] = {}
         self._turn = 0
+        self._many = 1024
 
     @property
     def size(self) -> int:
@@ -188,9 +189,10 @@ class ThreadMemory:
 
     def tidy(self) -> None:
         """Let go of messages that no known list holds."""
-        if len(self._objects) > 1024 + 2 * max((len(known.messages) for known in self._lists()), default=0):
+        if len(self._objects) > self._many:
             alive = set(map(id, chain.from_iterable(known.messages for known in self._lists())))
             self._objects = {key: known for key, known in self._objects.items() if key in alive}
+            self._many = 1024 + 2 * len(self._objects)
 
     def _lists(self) -> Iterable[KnownList]:
         return {
@@ -285,12 +287,15 @@ def _edit(refs: list[bytes], known: KnownList, prefix: int) -> tuple[ListEdit, l
 
 
 def _fingerprint(message: BaseMessage) -> int:
-    # A text is known by identity; everything that can change in place is read.
-    parts = {key: value for key, value in message.__dict__.items() if key != "content" or type(value) is not str}
+    # A long text is known by identity; everything else, and all that can change in place, is read.
+    parts: dict[str, Any] = message.__dict__
+    if type(message.content) is str and len(message.content) > _SHORT:
+        parts = {**parts, "content": None}
     try:
-        return hash(ormsgpack.packb([parts, message.__pydantic_extra__], default=repr, option=_OPTIONS))
+        return hash(ormsgpack.packb(parts, default=repr, option=_OPTIONS)) ^ hash(repr(message.__pydantic_extra__))
     except (TypeError, ValueError):
         return hash(repr(parts))
 
 
+_SHORT: Final = 1024
 _OPTIONS: Final = ormsgpack.OPT_NON_STR_KEYS | ormsgpack.OPT_PASSTHROUGH_SUBCLASS

@@ -31,11 +31,12 @@ from .deltas import delta_history
 from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
+from .operations import Put, PutWrites
 from .reading import config_of, settings_of
 from .serde import MessageSerializer, StrictSerializer
 from .upkeep import Upkeep
 from .visibility import VisibilityPolicy
-from .writing import Encoder, Put, PutWrites
+from .writing import Encoder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -231,7 +232,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Save a checkpoint; durable when this returns, with all writes that came before it."""
-        operation = Put(config=config, checkpoint=checkpoint, metadata=metadata, new_versions=new_versions)
+        operation = Put(config, checkpoint, metadata, new_versions)
         self._refuse_own_loop()
         self._committer.commit(operation, self._encoder)
         return config_of(operation.thread_id, operation.ns, checkpoint["id"])
@@ -243,7 +244,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        operation = Put(config=config, checkpoint=checkpoint, metadata=metadata, new_versions=new_versions)
+        operation = Put(config, checkpoint, metadata, new_versions)
         await self._committer.acommit(operation, self._encoder)
         return config_of(operation.thread_id, operation.ns, checkpoint["id"])
 
@@ -251,14 +252,14 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Save what a task wrote; durable when this returns."""
-        operation = PutWrites(config=config, writes=writes, task_id=task_id, task_path=task_path)
+        operation = PutWrites(config, writes, task_id, task_path)
         self._refuse_own_loop()
         self._committer.commit(operation, self._encoder)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        operation = PutWrites(config=config, writes=writes, task_id=task_id, task_path=task_path)
+        operation = PutWrites(config, writes, task_id, task_path)
         await self._committer.acommit(operation, self._encoder)
 
     def get_delta_channel_history(

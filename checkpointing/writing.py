@@ -5,26 +5,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
-    ChannelVersions,
-    Checkpoint,
-    CheckpointMetadata,
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]
-from langgraph.constants import START
 
 from .batch import Batch
 from .connections import BlockingConnections, Rows, Steps, run_again_blocking
 from .integrity import MARK, canonical, row_digest, seal_checkpoint, sealed, stored_bits
 from .memory import Head, KnownCheckpoint, KnownList, Memory, Rung, ThreadMemory
+from .operations import Operation, Put, PutWrites, pulled, run_of
 from .packing import LIST, SNAPSHOT, ListEdit, PackedWrite, Source, pack, pack_writes
 from .reading import settings_of
 from .serde import MessageSerializer
@@ -36,90 +32,7 @@ _INLINE: Final = 256
 """Characters of a string that stays within the checkpoint; a longer one is stored once, as a blob."""
 _UNFIT: Final = re.compile("[\x00\ud800-\udfff]")
 """What jsonb cannot hold."""
-_PULL: Final = "~__pregel_pull, "
 _PUSH: Final = re.compile(r"~__pregel_push, (\d{10})(?:, False)?$")
-
-
-Place = tuple[str, str, str, int]
-"""Thread, namespace, checkpoint, and 1 for what comes after the checkpoint."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Put:
-    """A checkpoint to be saved, as `put` is given it."""
-
-    config: RunnableConfig
-    checkpoint: Checkpoint
-    metadata: CheckpointMetadata
-    new_versions: ChannelVersions
-
-    @property
-    def thread_id(self) -> str:
-        return str(settings_of(self.config)["thread_id"])
-
-    @property
-    def ns(self) -> str:
-        return str(settings_of(self.config).get("checkpoint_ns", ""))
-
-    @property
-    def place(self) -> Place:
-        """Where it belongs in its namespace's order: checkpoints follow the writes that they stand on."""
-        return (self.thread_id, self.ns, self.checkpoint["id"], 0)
-
-    @property
-    def urgent(self) -> bool:
-        """Whether it is to be committed without waiting for company."""
-        return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutWrites:
-    """A task's writes to be saved, as `put_writes` is given them."""
-
-    config: RunnableConfig
-    writes: Sequence[tuple[str, Any]]
-    task_id: str
-    task_path: str
-
-    @property
-    def thread_id(self) -> str:
-        return str(settings_of(self.config)["thread_id"])
-
-    @property
-    def ns(self) -> str:
-        return str(settings_of(self.config).get("checkpoint_ns", ""))
-
-    @property
-    def place(self) -> Place:
-        """Where it belongs in its namespace's order: after the checkpoint that it was written on."""
-        return (self.thread_id, self.ns, settings_of(self.config)["checkpoint_id"], 1)
-
-    @property
-    def urgent(self) -> bool:
-        """Errors, interrupts and answers are followed by no checkpoint."""
-        return any(channel in WRITES_IDX_MAP for channel, _ in self.writes)
-
-
-def awaits(put: Put, batch: Sequence[Put | PutWrites], memory: Memory) -> bool:
-    """Whether a checkpoint stands on a node's writes that are neither in the database nor in this batch.
-
-    LangGraph hands writes over before the checkpoint that stands on them, but each in a thread of its own.
-    """
-    parent = (put.ns, settings_of(put.config).get("checkpoint_id") or "")
-    if put.metadata.get("source") != "loop":
-        return False
-    with memory.lock:
-        known = memory.of(put.thread_id).checkpoints.get(parent)
-        if known is None:
-            return False
-        ran = {node for node, seen in put.checkpoint["versions_seen"].items() if known.seen.get(node) != seen}
-        ran -= known.written
-    ran.difference_update(
-        pulled(other.task_path) or ""
-        for other in batch
-        if isinstance(other, PutWrites) and other.place[:3] == (put.thread_id, *parent)
-    )
-    return any(not node.startswith("__") or node == START for node in ran)
 
 
 @dataclass(slots=True)
@@ -144,7 +57,7 @@ class Encoder:
     _batch: Batch = field(init=False)
     _thread: ThreadMemory = field(init=False)
 
-    def encode(self, operation: Put | PutWrites, batch: Batch, connections: BlockingConnections) -> None:
+    def encode(self, operation: Operation, batch: Batch, connections: BlockingConnections) -> None:
         """Add an operation's rows to the batch; nothing of it, if it cannot be serialised.
 
         An exception leaves the thread's memory ahead of the database: the caller is to forget it.
@@ -152,10 +65,10 @@ class Encoder:
         with self.memory.lock:
             self._encode(operation, batch, connections)
 
-    def _encode(self, operation: Put | PutWrites, batch: Batch, connections: BlockingConnections) -> None:
+    def _encode(self, operation: Operation, batch: Batch, connections: BlockingConnections) -> None:
         thread = self.memory.of(operation.thread_id)
         ns = operation.ns
-        stands_on = settings_of(operation.config).get("checkpoint_id")
+        stands_on = operation.stands_on
         unknown = isinstance(operation, Put) and stands_on and (ns, stands_on) not in thread.checkpoints
         if ns not in thread.heads or unknown:
             self._recall(connections, thread, operation.thread_id, ns, stands_on)
@@ -167,7 +80,7 @@ class Encoder:
         self._origin = _Origin(operation.thread_id, ns, None if correlation is None else str(correlation), None, step)
         if isinstance(operation, Put):
             self._put(operation, known)
-        else:
+        elif isinstance(operation, PutWrites):
             self._put_writes(operation, known)
         thread.tidy()
 
@@ -209,7 +122,7 @@ class Encoder:
         stored = stored_bits(versions, values)
         body = {**checkpoint, "channel_values": inline}
         texts = json.dumps(body), json.dumps(metadata)
-        parent_id = settings_of(put.config).get("checkpoint_id")
+        parent_id = put.stands_on
         seal = seal_checkpoint(
             (ns, checkpoint_id, parent_id),
             canonical(texts[0]),
@@ -264,7 +177,7 @@ class Encoder:
         self._batch.blobs[key] = (*key, sealed(kind, *key[1:], blob), blob)
 
     def _put_writes(self, put: PutWrites, known: KnownCheckpoint | None) -> None:
-        checkpoint_id = settings_of(put.config)["checkpoint_id"]
+        checkpoint_id = put.place[2]
         self._origin.node = _node(put.task_path, known)
         run_id = run_of(put.config)
         packed: list[PackedWrite] = []
@@ -306,22 +219,9 @@ class Encoder:
         return digest
 
 
-def run_of(config: RunnableConfig) -> str | None:
-    """The run that a config belongs to, as a server names it."""
-    for part in (config.get("metadata") or {}, settings_of(config)):
-        if (run_id := part.get("run_id")) is not None:
-            return str(run_id)
-    return None
-
-
 def _tokens(message: BaseMessage) -> int | None:
     usage = message.usage_metadata if isinstance(message, AIMessage) else None
     return usage["total_tokens"] if usage else None
-
-
-def pulled(path: str) -> str | None:
-    """The node that ran, where a task path names one."""
-    return path[len(_PULL) :] if path.startswith(_PULL) else None
 
 
 def push_targets(sends: Any) -> tuple[str, ...]:

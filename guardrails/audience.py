@@ -7,25 +7,15 @@ so are an exception's words: what must not be seen must not be written into anot
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, time, timedelta, tzinfo
-from decimal import Decimal
-from enum import Enum
-from fractions import Fraction
 from functools import partial, reduce
 from operator import add
-from pathlib import PurePath
-from re import Pattern
 from typing import Any, ClassVar, Final, TypeGuard
-from uuid import UUID
 
 from langchain_core.language_models.chat_model_stream import ChatModelStream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langgraph.stream import ProtocolEvent, StreamTransformer
-from langgraph.types import Send
-from pydantic import BaseModel
 
 from ..checkpointing.visibility import (
     ORDINARY_BLOCKS,
@@ -33,17 +23,11 @@ from ..checkpointing.visibility import (
     Visibility,
     VisibilityPolicy,
     is_mapping,
-    message_in,
 )
+from .sieve import HIDDEN, Sieve, or_none
 
-_HIDDEN: Final[Any] = object()
-_SEQUENCES: Final[tuple[type[Any], ...]] = (list, tuple, set, frozenset, deque)
 _MODES: Final = frozenset({"values", "updates", "checkpoints", "tasks", "debug", "messages", "custom", "tools"})
 _PART: Final = frozenset({"type", "ns", "data", "interrupts"})
-_ATOMS: Final[Any] = (
-    str, bytes, bytearray, int, float, complex, Decimal, Fraction, type(None),
-    Enum, UUID, PurePath, Pattern, range, type, date, time, timedelta, tzinfo,
-)  # fmt: skip
 _ORDINARY: Final = ORDINARY_BLOCKS | {"text-delta", "reasoning-delta", "data-delta"}
 
 
@@ -95,7 +79,7 @@ class AudienceTransformer(StreamTransformer):
         if "interrupts" in params:
             params["interrupts"] = self._view.interrupts(params["interrupts"])
         shown = self._view.data(mode, params["data"])
-        if shown is _HIDDEN:
+        if shown is HIDDEN:
             # False keeps an event out of the log only; the projections see it all the same, and must find nothing.
             params["data"] = (None, {}) if mode == "messages" else {}
             return False
@@ -134,7 +118,7 @@ def visible_stream(
     def shown() -> Generator[Any, None, None]:
         try:
             for part in parts:
-                if (seen := view.part(part)) is not _HIDDEN:
+                if (seen := view.part(part)) is not HIDDEN:
                     yield seen
         finally:  # who stops reading stops the run
             if isinstance(parts, Generator):
@@ -160,7 +144,7 @@ def avisible_stream(
     async def shown() -> AsyncGenerator[Any, None]:
         try:
             async for part in parts:
-                if (seen := view.part(part)) is not _HIDDEN:
+                if (seen := view.part(part)) is not HIDDEN:
                     yield seen
         finally:
             if isinstance(parts, AsyncGenerator):
@@ -178,12 +162,12 @@ def visible_value(value: Any, audience: Audience | str, policy: VisibilityPolicy
         UnknownVisibility: there is no such audience.
     """
     shown = _View(Audience(audience), policy or VisibilityPolicy()).value(value)
-    return None if shown is _HIDDEN else shown
+    return None if shown is HIDDEN else shown
 
 
 @dataclass(slots=True)
 class _View:
-    """One stream as one audience sees it. What it returns is the part to show, or `_HIDDEN`."""
+    """One stream as one audience sees it. What it returns is the part to show, or `HIDDEN`."""
 
     audience: Audience
     policy: VisibilityPolicy
@@ -201,14 +185,14 @@ class _View:
         if is_mapping(part) and {"type", "ns", "data"} <= set(part) <= _PART and _is_mode(part["type"]):
             shown = self.data(part["type"], part["data"])
             rest = {"interrupts": self.interrupts(part["interrupts"])} if "interrupts" in part else {}
-            return _HIDDEN if shown is _HIDDEN else {**part, "data": shown, **rest}
+            return HIDDEN if shown is HIDDEN else {**part, "data": shown, **rest}
         if _is_tuple(part) and len(part) in {2, 3} and _is_mode(part[-2]):
             shown = self.data(part[-2], part[-1])
-            return _HIDDEN if shown is _HIDDEN else (*part[:-1], shown)
+            return HIDDEN if shown is HIDDEN else (*part[:-1], shown)
         if _is_tuple(part) and len(part) == 2:  # noqa: PLR2004 - (namespace, data), or a message with its metadata
             if _is_tuple(part[0]):
                 shown = self.part(part[1])
-                return _HIDDEN if shown is _HIDDEN else (part[0], shown)
+                return HIDDEN if shown is HIDDEN else (part[0], shown)
             if isinstance(part[0], BaseMessage):
                 return self.data("messages", part)
         if is_mapping(part) and str(part.get("event")).startswith("tool-"):
@@ -223,7 +207,7 @@ class _View:
             case "messages":
                 return self._message(data)
             case "updates" if is_mapping(data):
-                return {node: _or_none(self.value(update, _name(node))) for node, update in data.items()}
+                return {node: or_none(self.value(update, _name(node))) for node, update in data.items()}
             case "tasks" if is_mapping(data):
                 return self._task(data)
             case "tools" if is_mapping(data):
@@ -233,13 +217,13 @@ class _View:
 
     def interrupts(self, interrupts: Iterable[Any]) -> tuple[Any, ...]:
         """Each interrupt with its id; what its payload must not show is taken out of it."""
-        return tuple(_or_none(self.value(interrupt)) for interrupt in interrupts)
+        return tuple(or_none(self.value(interrupt)) for interrupt in interrupts)
 
     def value(self, value: Any, node: str | None = None) -> Any:
         """Any value that `node` wrote, or of which the writer is unknown."""
         if self.audience.sees(Visibility.ALWAYS_HIDDEN):
             return value
-        return _Sieve(partial(self._hides, node=node)).sift(value)
+        return Sieve(partial(self._hides, node=node)).sift(value)
 
     def _hides(self, message: BaseMessage, node: str | None) -> bool:
         if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
@@ -259,7 +243,7 @@ class _View:
     def _task(self, task: Mapping[str, Any]) -> dict[str, Any]:
         # Every key stays: LangGraph tells a task's start from its end by them.
         name = _name(task.get("name"))
-        return {key: _or_none(self.value(item, name if key == "result" else None)) for key, item in task.items()}
+        return {key: or_none(self.value(item, name if key == "result" else None)) for key, item in task.items()}
 
     def _tool(self, event: Mapping[str, Any]) -> Any:
         call = str(event.get("tool_call_id"))
@@ -267,7 +251,7 @@ class _View:
             result = ToolMessage("", tool_call_id="", name=_name(event.get("tool_name")))
             if not self._hides(result, None):
                 self.tools.add(call)
-        return self.value(event) if call in self.tools else _HIDDEN
+        return self.value(event) if call in self.tools else HIDDEN
 
     def _message(self, data: Any) -> Any:
         if not (_is_tuple(data) and len(data) == 2 and is_mapping(data[1])):  # noqa: PLR2004 - message and metadata
@@ -281,7 +265,7 @@ class _View:
         else:
             shown = self.value(payload, node)
         about = self.value(metadata)
-        return _HIDDEN if shown is _HIDDEN or about is _HIDDEN else (shown, about)
+        return HIDDEN if shown is HIDDEN or about is HIDDEN else (shown, about)
 
     def _chunk(self, chunk: AIMessageChunk, metadata: Any, node: str | None) -> Any:
         # Ids do not tell turns apart: a provider's stands on some chunks of a turn, LangChain's on the others. The
@@ -292,17 +276,17 @@ class _View:
             if key in self.cut or self._hides(whole, node):
                 self.cut.add(key)
                 self.chunks[key] = (metadata, [])
-                return _HIDDEN
+                return HIDDEN
             return chunk
         _, held = self.chunks.setdefault(key, (metadata, []))
         held.append(chunk)
         if chunk.chunk_position != "last":
-            return _HIDDEN
+            return HIDDEN
         del self.chunks[key]
         try:
             return self.value(reduce(add, held), node)
         except Exception:  # pieces that do not fit together cannot be judged
-            return _HIDDEN
+            return HIDDEN
 
     def _turn(self, event: Mapping[str, Any], run: str, node: str | None) -> Any:
         """An event of LangGraph's protocol for streaming turns."""
@@ -310,14 +294,14 @@ class _View:
         if kind == "message-start" and event.get("role") in {"ai", None}:  # LangChain marks its own calls by another
             self.turns[run] = ChatModelStream(message_id=event.get("id"))
         if run not in self.turns:
-            return _HIDDEN
+            return HIDDEN
         if node in self.live:
             return self._live(event, run, node)
         turn = self.turns[run]
         turn.dispatch(copy.deepcopy(event))
         if kind in {"message-finish", "error"}:
             del self.turns[run]
-        return self.value(turn.output_message, node) if kind == "message-finish" else _HIDDEN
+        return self.value(turn.output_message, node) if kind == "message-finish" else HIDDEN
 
     def _live(self, event: Mapping[str, Any], run: str, node: str | None) -> Any:
         block: Any = event.get("delta") or event.get("content") or event.get("content_block")
@@ -327,113 +311,10 @@ class _View:
         if ends:
             del self.turns[run]
         if self._hides(AIMessage(""), node):
-            return _HIDDEN
+            return HIDDEN
         if ends:  # told even of a turn that was cut, or its reader would wait for it
             return {key: item for key, item in event.items() if key in {"event", "usage", "message"}}
-        return _HIDDEN if run in self.cut else event
-
-
-@dataclass(slots=True)
-class _Sieve:
-    """Copies a value without the messages that `hides` names; what has none in it is returned as it is."""
-
-    hides: Callable[[BaseMessage], bool]
-    inside: set[int] = field(default_factory=set[int])
-
-    def sift(self, value: Any) -> Any:
-        if isinstance(value, _ATOMS):
-            return value
-        if id(value) in self.inside:
-            return _HIDDEN  # a value that contains itself
-        self.inside.add(id(value))
-        try:
-            return self._sifted(value)
-        except Exception:  # it cannot be read, or is too deep
-            return _HIDDEN
-        finally:
-            self.inside.discard(id(value))
-
-    def _sifted(self, value: Any) -> Any:
-        if (message := message_in(value)) is not None:
-            return _HIDDEN if self.hides(message) else self._beside(value)
-        if is_mapping(value):
-            return self._mapping(value)
-        for kind in _SEQUENCES:
-            if isinstance(value, kind):
-                return self._sequence(value, kind)
-        return self._object(value)
-
-    def _beside(self, message: Any) -> Any:
-        """A message that may be seen, as far as other messages may be hung onto it. Its content was judged with it."""
-        if isinstance(message, BaseMessage):
-            return self._rebuilt(message, ["additional_kwargs", "response_metadata", "artifact"])
-        if is_mapping(message):
-            judged = {key: message[key] for key in ("content", "tool_calls") if key in message}
-            shown = self._mapping({key: item for key, item in message.items() if key not in judged})
-            return {key: judged.get(key, shown.get(key)) for key in message if key in judged or key in shown}
-        return message
-
-    def _mapping(self, value: Mapping[Any, Any]) -> Any:
-        shown = {key: self.sift(item) for key, item in value.items() if self.sift(key) is key}
-        kept = {key: item for key, item in shown.items() if item is not _HIDDEN}
-        same = len(kept) == len(value) and all(item is value[key] for key, item in kept.items())
-        return value if same else kept
-
-    def _sequence(self, value: Any, kind: type[Any]) -> Any:
-        shown = [self.sift(item) for item in value]
-        if all(new is old for new, old in zip(shown, value, strict=True)):
-            return value
-        if hasattr(value, "_make"):  # a named tuple keeps its places
-            return value._make(_or_none(item) for item in shown)
-        return kind(item for item in shown if item is not _HIDDEN)
-
-    def _object(self, value: Any) -> Any:
-        names = _attributes(value)
-        if isinstance(value, BaseModel | Send) or hasattr(value, "__dataclass_fields__"):
-            return self._rebuilt(value, names)
-        if isinstance(value, BaseException):  # LangGraph tells a failure by it: something has to stay
-            return value if self._is_clean([*value.args, *_held(value, names)]) else type(value).__name__
-        if not names:
-            return value if type(value) is object or _is_numeric(value) else _HIDDEN
-        # What is called or iterated holds more than its attributes.
-        opaque = any(hasattr(value, name) for name in ("__call__", "__next__", "__anext__"))
-        return value if not opaque and self._is_clean(_held(value, names)) else _HIDDEN
-
-    def _is_clean(self, items: list[Any]) -> bool:
-        return all(self.sift(item) is item for item in items)
-
-    def _rebuilt(self, value: Any, names: Iterable[str]) -> Any:
-        old = {name: getattr(value, name) for name in names if hasattr(value, name)}
-        new = {name: self.sift(item) for name, item in old.items()}
-        if all(new[name] is item for name, item in old.items()):
-            return value
-        clone = copy.copy(value)
-        for name, item in new.items():
-            object.__setattr__(clone, name, _or_none(item))
-        return clone
-
-
-def _attributes(value: Any) -> list[str]:
-    """The names under which an object holds something; pydantic's private and extra fields lie in slots."""
-    slots = [name for kind in type(value).__mro__ for name in _names(vars(kind).get("__slots__", ()))]
-    own = [*getattr(value, "__dict__", {}), *(name for name in slots if hasattr(value, name))]
-    return [name for name in own if name not in {"__dict__", "__weakref__"}]
-
-
-def _held(value: Any, names: Iterable[str]) -> list[Any]:
-    return [getattr(value, name) for name in names]
-
-
-def _names(slots: Any) -> list[str]:
-    return [slots] if isinstance(slots, str) else list(slots)
-
-
-def _is_numeric(value: Any) -> bool:
-    """Whether it is an array of numbers, into which no message fits."""
-    try:
-        return memoryview(value).format not in {"O", "P"}
-    except (TypeError, ValueError):
-        return False
+        return HIDDEN if run in self.cut else event
 
 
 def _is_mode(value: object) -> bool:
@@ -452,7 +333,3 @@ def _is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
 
 def _name(value: object) -> str | None:
     return value if isinstance(value, str) and not value.startswith("__") else None
-
-
-def _or_none(value: Any) -> Any:
-    return None if value is _HIDDEN else value
