@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
@@ -14,7 +14,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot  # pyright: ignore[r
 from .connections import Steps, run_again
 from .integrity import CheckpointCorrupted, Unsound
 from .loading import Loader, known_list
-from .packing import LIST, SNAPSHOT, Source, edits_in, unpack
+from .packing import LIST, SNAPSHOT, Source, edits_in
 from .reading import (
     SQL,
     Blob,
@@ -26,6 +26,7 @@ from .reading import (
     checkpoint_rows,
     ordered,
     settings_of,
+    value_of,
 )
 
 _PAGE: Final = 128
@@ -40,6 +41,8 @@ class _Walk:
     """By channel: ancestors whose writes count, newest first."""
     seeds: dict[str, Rows] = field(default_factory=dict[str, Rows])
     """By channel: the ancestor that stores its value."""
+    ours: set[str] = field(default_factory=set[str])
+    """Ancestors that this saver wrote."""
     least: dict[str, int] = field(default_factory=dict[str, int])
     """By ancestor: rows of writes that it must have."""
 
@@ -81,25 +84,38 @@ async def delta_history(
             walk, blobs, writes = await run_again(loader.connections, steps)
         except Unsound:  # upkeep may have taken rows away between two statements
             walk, blobs, writes = await run_again(loader.connections, steps)
+        result = {
+            channel: _history(loader, channel, walk, blobs.get(channel), writes, resolver) for channel in channels
+        }
     except Unsound as unsound:
         raise CheckpointCorrupted(
             unsound.damage, thread_id=thread_id, checkpoint_ns=ns, checkpoint_id=checkpoint_id
         ) from unsound
-    result: dict[str, DeltaChannelHistory] = {}
-    for channel in channels:
-        found: list[PendingWrite] = [
-            (write.task_id, channel, unpack(write.kind, write.data, loader.serde.load, resolver.messages))
-            for ancestor in reversed(walk.chains[channel])
-            for write in writes.get(ancestor, ())
-            if write.channel == channel
-        ]
-        entry: DeltaChannelHistory = {"writes": found}
-        if channel in walk.seeds:
-            entry["seed"] = _seed(loader, walk.seeds[channel], channel, blobs.get(channel), resolver)
-        result[channel] = entry
     with loader.memory.lock:
         _remember(loader, (thread_id, ns, checkpoint_id), walk, blobs, result, resolver)
     return result
+
+
+def _history(
+    loader: Loader,
+    channel: str,
+    walk: _Walk,
+    blob: Blob | None,
+    writes: Mapping[str, list[Write]],
+    resolver: Resolver,
+) -> DeltaChannelHistory:
+    found: list[PendingWrite] = []
+    for ancestor in reversed(walk.chains[channel]):
+        where = f"checkpoint_writes ({ancestor})"
+        for write in writes.get(ancestor, ()):
+            if write.channel == channel:
+                value = value_of(write.kind, write.data, loader.serde, resolver, where)
+                found.append((write.task_id, channel, value))
+    entry: DeltaChannelHistory = {"writes": found}
+    if (seed := walk.seeds.get(channel)) is not None:
+        where = f"checkpoint_blobs ({channel} {seed.version(channel)})"
+        entry["seed"] = value_of(blob.kind, blob.data, loader.serde, resolver, where) if blob else seed.inline[channel]
+    return entry
 
 
 def _walked(thread_id: str, ns: str, checkpoint_id: str, channels: Sequence[str]) -> Steps[_Walk]:
@@ -116,6 +132,8 @@ def _walked(thread_id: str, ns: str, checkpoint_id: str, channels: Sequence[str]
             if row[0] not in seen:
                 seen[row[0]] = checkpoint_rows(thread_id, ns, row[0], row[1], (row[2], row[3]), row[4]), row[5] or []
         if checkpoint_id not in seen:
+            if (yield SQL["expected"], key):
+                raise Unsound(f"checkpoint {checkpoint_id} is missing", "checkpoints")
             return walk
         first = _require_parent(seen[checkpoint_id][0], walk)
         for channel in channels:
@@ -139,6 +157,8 @@ def _advance(walk: _Walk, seen: Mapping[str, tuple[Rows, list[str]]], channel: s
     """Walk on to the next ancestor that was not read yet; None at the end."""
     while here is not None and here in seen:
         rows, stored = seen[here]
+        if rows.seal is not None:
+            walk.ours.add(here)
         walk.chains[channel].append(here)
         # What the seal says must be there and is missing: not an ancestor to walk past.
         if channel not in stored and rows.seal is not None and channel in rows.stored():
@@ -164,23 +184,21 @@ def _writes(thread_id: str, ns: str, walk: _Walk) -> Steps[dict[str, list[Write]
     ids = sorted({ancestor for chain in walk.chains.values() for ancestor in chain})
     if not ids:
         return {}
-    key = {"thread_id": thread_id, "checkpoint_ns": ns, "ids": ids, "channels": list(walk.channels)}
+    key = {"thread_id": thread_id, "checkpoint_ns": ns, "ids": ids}
     found: dict[str, list[Write]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     for checkpoint_id, task_id, path, channel, kind, data, idx in (yield SQL["ancestors_writes"], key):
-        counts[checkpoint_id] += kind.startswith("hf")
+        counts[checkpoint_id] += 1
         found[checkpoint_id] += [
             write
-            for write in checked_writes((ns, checkpoint_id), task_id, path, idx, channel, kind, data)
+            for write in checked_writes(
+                (ns, checkpoint_id), task_id, path, idx, channel, kind, data, ours=checkpoint_id in walk.ours
+            )
             if write.channel in walk.channels
         ]
+    if short := next((ancestor for ancestor in ids if counts[ancestor] < walk.least.get(ancestor, 0)), None):
+        raise Unsound("writes are missing", f"checkpoint_writes ({short})")
     return {checkpoint_id: ordered(group) for checkpoint_id, group in found.items()}
-
-
-def _seed(loader: Loader, rows: Rows, channel: str, blob: Blob | None, resolver: Resolver) -> Any:
-    if blob is None:
-        return rows.checkpoint["channel_values"][channel]
-    return unpack(blob.kind, blob.data, loader.serde.load, resolver.messages)
 
 
 def _remember(
@@ -195,7 +213,7 @@ def _remember(
     thread = loader.memory.of(key[0])
     for digest, message in resolver.objects.items():
         thread.learn(message, digest, loaded=True)
-    thread.stored.update(resolver.objects)
+    thread.stored.update(resolver.visibility)
     known = thread.checkpoints.get(key[1:])
     if known is None:
         return

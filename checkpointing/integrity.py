@@ -13,6 +13,7 @@ well (use `EncryptedSerializer`, whose cipher is authenticated, against that).
 from __future__ import annotations
 
 import json
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ MARK: Final = "hf1:"
 """How the `type` of a row begins that this saver wrote."""
 
 _SEAL_PARTS: Final = 5
+_COUNT: Final = re.compile("[0-9]{1,9}")
 
 MESSAGE_DIGEST_SIZE: Final = 20
 """Bytes: 160 bits, as content that an adversary can choose must not collide."""
@@ -176,7 +178,7 @@ def read_seal(kind: str | None, key: tuple[str, str, str | None], checkpoint: by
         return None
     parts = kind.split(":")
     where = f"checkpoints ({key[1]})"
-    if len(parts) != _SEAL_PARTS or parts[0] + ":" != MARK or not parts[3].isdigit():
+    if len(parts) != _SEAL_PARTS or parts[0] + ":" != MARK or not _COUNT.fullmatch(parts[3]):
         raise Unsound("a checkpoint's digest is unreadable", where)
     seal = seal_checkpoint(
         key,
@@ -191,14 +193,25 @@ def read_seal(kind: str | None, key: tuple[str, str, str | None], checkpoint: by
     return seal
 
 
-def stored_bits(versions: Mapping[str, Any], stored: Iterable[str]) -> str:
+def parent_writes(kind: str | None) -> int:
+    """How many rows of writes its parent had, as far as a checkpoint's tag can be read."""
+    parts = kind.split(":") if kind else []
+    return int(parts[3]) if len(parts) == _SEAL_PARTS and _COUNT.fullmatch(parts[3]) else 0
+
+
+def stored_bits(versions: Mapping[str, Any], stored: Iterable[str], foreign: Iterable[str] = ()) -> str:
     """Which channels have a stored value, as a bitmap over the sorted channel names.
 
-    >>> stored_bits({"a": "1", "b": "1", "c": "2"}, ["a", "c"])
-    '5'
+    After a dot, those whose row may be the official saver's, and so without a digest.
+
+    >>> stored_bits({"a": "1", "b": "1", "c": "2"}, ["a", "c"], ["c"])
+    '5.4'
     """
-    present = set(stored)
-    return f"{sum(1 << i for i, channel in enumerate(sorted(versions)) if channel in present):x}"
+    bits = [
+        f"{sum(1 << i for i, channel in enumerate(sorted(versions)) if channel in present):x}"
+        for present in (set(stored), set(foreign))
+    ]
+    return bits[0] if bits[1] == "0" else ".".join(bits)
 
 
 def stored_channels(versions: Mapping[str, Any], bits: str) -> list[str]:
@@ -207,6 +220,15 @@ def stored_channels(versions: Mapping[str, Any], bits: str) -> list[str]:
     >>> stored_channels({"a": "1", "b": "1", "c": "2"}, "5")
     ['a', 'c']
     """
+    return _channels(versions, bits.partition(".")[0])
+
+
+def foreign_channels(versions: Mapping[str, Any], bits: str) -> list[str]:
+    """The channels of which `stored_bits` says that their row may be the official saver's."""
+    return _channels(versions, bits.partition(".")[2] or "0")
+
+
+def _channels(versions: Mapping[str, Any], bits: str) -> list[str]:
     number = int(bits, 16)
     return [channel for i, channel in enumerate(sorted(versions)) if number >> i & 1]
 

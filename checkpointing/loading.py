@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from langchain_core.messages import BaseMessage
@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: i
 from .arrays import TextArray
 from .connections import Connections, Steps, run_again
 from .connections import Rows as Answer
-from .integrity import CheckpointCorrupted, Damage, Unsound
+from .integrity import MARK, CheckpointCorrupted, Damage, Unsound, parent_writes
 from .memory import Head, KnownCheckpoint, KnownList, Memory
 from .operations import pulled
 from .packing import LIST, SNAPSHOT, Source
@@ -52,6 +52,8 @@ class _Found:
     rows: Rows | None = None
     head: str | None = None
     generation: int = 0
+    children: list[str | None] = field(default_factory=list[str | None])
+    """The seals of the checkpoints that stand on it."""
     head_writes: int = 0
 
 
@@ -75,14 +77,29 @@ class Loader:
         thread_id, ns = str(configurable["thread_id"]), str(configurable.get("checkpoint_ns", ""))
         checkpoint_id = configurable.get("checkpoint_id") or None
         try:
-            return await self._load(thread_id, ns, checkpoint_id)
+            return await self._sound(thread_id, ns, checkpoint_id)
         except Unsound:
             pass
         try:
             # Upkeep may have taken rows away between two statements: what is damaged is so twice.
-            return await self._load(thread_id, ns, checkpoint_id)
+            return await self._sound(thread_id, ns, checkpoint_id)
         except Unsound as unsound:
             return await self._recover(thread_id, ns, checkpoint_id, unsound.damage)
+
+    async def _sound(self, thread_id: str, ns: str, checkpoint_id: str | None) -> CheckpointTuple | None:
+        """A checkpoint; one to fall back from, or to, with all that its delta channels stand on."""
+        from .deltas import delta_history
+
+        loaded = await self._load(thread_id, ns, checkpoint_id)
+        if loaded is not None and self.policy == "fallback":
+            values = loaded.checkpoint["channel_values"]
+            counters: Mapping[str, Any] = loaded.metadata.get("counters_since_delta_snapshot") or {}
+            if channels := [channel for channel in counters if channel not in values]:
+                try:
+                    await delta_history(self, loaded.config, channels)
+                except CheckpointCorrupted as corrupted:
+                    raise Unsound(corrupted.damage.what, corrupted.damage.where) from corrupted
+        return loaded
 
     async def _load(self, thread_id: str, ns: str, checkpoint_id: str | None) -> CheckpointTuple | None:
         resolver = Resolver(thread_id, self.serde)
@@ -90,7 +107,8 @@ class Loader:
 
         def steps() -> Steps[tuple[_Found, list[Any]]]:
             found = _found(thread_id, ns, (yield _sql("load", parameters)), resolver)
-            _check_head(found, newest=checkpoint_id is None)
+            _check_head(found, checkpoint_id)
+            _check_children(found, checkpoint_id)
             sends: list[Any] = []
             if found.rows is not None:
                 yield from resolver.gather(found.rows.lists())
@@ -128,11 +146,12 @@ class Loader:
             known_head.exists = True
         for digest, message in resolver.objects.items():
             thread.learn(message, digest, loaded=True)
-        thread.stored.update(resolver.objects)
+        thread.stored.update(resolver.visibility)
         known = KnownCheckpoint(
             digest=rows.seal.digest if rows.seal else "",
             step=rows.metadata.get("step"),
             rows=set(rows.write_rows),
+            foreign={channel: rows.version(channel) for channel in (rows.foreign() if rows.seal else rows.blobs)},
             seen=rows.checkpoint.get("versions_seen") or {},
             written={name for write in rows.writes if (name := pulled(write.task_path)) is not None},
             nodes=push_targets(loaded.checkpoint["channel_values"].get(TASKS)),
@@ -148,11 +167,12 @@ class Loader:
     async def _recover(self, thread_id: str, ns: str, checkpoint_id: str | None, damage: Damage) -> CheckpointTuple:
         """By policy the newest good checkpoint before the damaged one, or an error that names it."""
         key = {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}
+        self.memory.forget(thread_id)
         good: list[str] = []
         fall_back = self.policy == "fallback" and checkpoint_id is None
         for older in await run_again(self.connections, lambda: _all("older", key)):
             try:
-                loaded = await self._load(thread_id, ns, older[0])
+                loaded = await self._sound(thread_id, ns, older[0])
             except Unsound:
                 continue
             if loaded is not None:
@@ -204,8 +224,6 @@ class Loader:
     def _history(self, parameters: Mapping[str, Any]) -> Steps[list[CheckpointTuple]]:
         yield _sql("snapshot", {})
         rows = yield _sql("history", parameters)
-        if not rows:
-            return []
         parts: list[Rows] = []
         for row in reversed(rows):  # a list stands on an older one
             with self._left_out(row[:3]):
@@ -221,6 +239,8 @@ class Loader:
                 _add_parts(part, stored.get(key[:2], {}), writes.get(key, []))
                 part.complete()
                 sound.append(part)
+        if all(parameters[name] is None for name in ("checkpoint_id", "before", "filter", "limit")):
+            self._check_line(sound, (yield _sql("history_heads", parameters)))
         # All messages in one go; one checkpoint after the other only to find out which are damaged.
         resolvers = {part.thread_id: Resolver(part.thread_id, self.serde, keep=True) for part in sound}
         together = True
@@ -242,6 +262,25 @@ class Loader:
                 done.append(loaded)
         done.reverse()
         return done
+
+    def _check_line(self, parts: list[Rows], heads: Answer) -> None:
+        """Leave out of a whole history what those that stand on it, or the heads, knew otherwise."""
+        known = {(part.thread_id, part.ns, part.checkpoint_id): part for part in parts}
+        for thread_id, ns, checkpoint_id, writes in heads:
+            with self._left_out((thread_id, ns, checkpoint_id)):
+                if (thread_id, ns, checkpoint_id) not in known:
+                    raise Unsound(f"checkpoint {checkpoint_id} is missing", "checkpoints")
+                if len(known[thread_id, ns, checkpoint_id].write_rows) < writes:
+                    raise Unsound("writes are missing", f"checkpoint_writes ({checkpoint_id})")
+        for part in parts:
+            parent = (part.thread_id, part.ns, part.parent_id or "")
+            if part.seal is None or not part.parent_id:
+                continue
+            with self._left_out((part.thread_id, part.ns, part.parent_id)):
+                if parent not in known:
+                    raise Unsound(f"checkpoint {part.parent_id} is missing", "checkpoints")
+                if len(known[parent].write_rows) < part.seal.parent_writes:
+                    raise Unsound("writes are missing", f"checkpoint_writes ({part.parent_id})")
 
     @contextmanager
     def _left_out(self, key: Sequence[str]) -> Generator[None]:
@@ -282,6 +321,8 @@ def _found(thread_id: str, ns: str, answer: Answer, resolver: Resolver) -> _Foun
             found.rows = checkpoint_rows(thread_id, ns, a, b, (c, d), kind)
         elif source == "head":
             found.head, found.generation, found.head_writes = a, n >> 24, n & 0xFFFFFF
+        elif source == "child":
+            found.children.append(kind)
     if found.rows is not None:
         rows = found.rows
         blobs = {(row[1], row[2]): (row[5], row[6]) for row in answer if row[0] == "blob"}
@@ -295,26 +336,29 @@ def _found(thread_id: str, ns: str, answer: Answer, resolver: Resolver) -> _Foun
 
 
 def _add_parts(rows: Rows, blobs: Mapping[tuple[str, str], tuple[Any, ...]], writes: Sequence[tuple[Any, ...]]) -> None:
+    own = set(rows.stored()) - set(rows.foreign())
     for channel, version in rows.checkpoint["channel_versions"].items():
         if (row := blobs.get((channel, str(version)))) is not None:
+            if channel in own and not str(row[0]).startswith(MARK):
+                raise Unsound("a stored value has lost its digest", f"checkpoint_blobs ({channel} {version})")
             blob = checked_blob(rows.ns, channel, str(version), *row)
             if blob is not None:
                 rows.blobs[channel] = blob
     key = (rows.ns, rows.checkpoint_id)
     for task_id, path, channel, kind, data, idx in writes:
-        rows.writes += checked_writes(key, task_id, path, idx, channel, kind, data)
+        rows.writes += checked_writes(key, task_id, path, idx, channel, kind, data, ours=rows.seal is not None)
         rows.write_rows.add((task_id, idx))
 
 
-def _check_head(found: _Found, *, newest: bool) -> None:
+def _check_head(found: _Found, checkpoint_id: str | None) -> None:
     """Whether the newest checkpoint is the one that was written last, with all its writes.
 
     Raises:
         Unsound: it is not.
     """
-    rows = found.rows
+    rows, newest = found.rows, checkpoint_id is None
     if rows is None:
-        if found.head is not None and newest:
+        if found.head is not None and checkpoint_id in (None, found.head):
             raise Unsound(f"checkpoint {found.head} is missing", "checkpoints")
         return
     if newest and found.head is None and rows.seal is not None:
@@ -328,6 +372,19 @@ def _check_head(found: _Found, *, newest: bool) -> None:
             raise Unsound("a checkpoint's digest is missing", f"checkpoints ({rows.checkpoint_id})")
         if len(rows.write_rows) < found.head_writes:
             raise Unsound("writes are missing", f"checkpoint_writes ({rows.checkpoint_id})")
+
+
+def _check_children(found: _Found, checkpoint_id: str | None) -> None:
+    """Whether a checkpoint is as those that stand on it knew it.
+
+    Raises:
+        Unsound: it is not.
+    """
+    if found.children and found.rows is None:
+        raise Unsound(f"checkpoint {checkpoint_id} is missing", "checkpoints")
+    least = max(map(parent_writes, found.children), default=0)
+    if found.rows is not None and len(found.rows.write_rows) < least:
+        raise Unsound("writes are missing", f"checkpoint_writes ({checkpoint_id})")
 
 
 def _sql(name: str, parameters: Mapping[str, Any]) -> tuple[bytes, Mapping[str, Any]]:

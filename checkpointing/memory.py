@@ -96,6 +96,8 @@ class KnownCheckpoint:
     digest: str
     step: int | None = None
     writes: int = 0
+    foreign: Mapping[str, str] | None = field(default_factory=dict[str, str])
+    """By channel: the version whose stored value is the official saver's; None if nobody looked."""
     rows: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     """Rows of writes that are on it: (task_id, idx); `writes` counts those that nobody listed."""
     lists: dict[str, KnownList] = field(default_factory=dict[str, KnownList])
@@ -124,9 +126,12 @@ class ThreadMemory:
 
     def __init__(self) -> None:
         self.heads: dict[str, Head] = {}
-        self.stored: set[bytes] = set()
+        self.stored: dict[bytes, str] = {}
+        """By digest of a message that is in the database: its visibility there."""
         self.checkpoints: OrderedDict[tuple[str, str], KnownCheckpoint] = OrderedDict()
         self._objects: dict[int, KnownMessage] = {}
+        self._changed: set[int] = set()
+        """Objects that were changed in place: lists that were stored before have the old digest."""
         self._turn = 0
         self._many = 1024
 
@@ -154,6 +159,8 @@ class ThreadMemory:
         if known is not None and known.unchanged():
             return known.digest
         digest = store(message)
+        if known is not None and known.digest != digest:
+            self._changed.add(id(message))
         self.learn(message, digest)
         return digest
 
@@ -193,6 +200,7 @@ class ThreadMemory:
             alive = set(map(id, chain.from_iterable(known.messages for known in self._lists())))
             self._objects = {key: known for key, known in self._objects.items() if key in alive}
             self._many = 1024 + 2 * len(self._objects)
+            self._changed &= self._objects.keys()
 
     def _lists(self) -> Iterable[KnownList]:
         return {
@@ -204,6 +212,8 @@ class ThreadMemory:
         turn = self._turn = self._turn + 1
         windows = _windows(length, _ALL, turn)
         found = [i for low, high in windows for i in _reassigned(messages, known, low, high)]
+        if self._changed:
+            found += [i for i in range(length) if id(messages[i]) in self._changed]
         for low, high in _windows(length, _DEEP, turn):
             for i in range(low, high):
                 kept = self._objects.get(id(messages[i]))
@@ -251,7 +261,7 @@ def _windows(length: int, size: int, turn: int) -> list[tuple[int, int]]:
     newest = max(0, length - size)
     if not newest:
         return [(0, length)]
-    low = (turn * size) % newest
+    low = turn % -(-newest // size) * size
     return [(newest, length), (low, min(low + size, newest))]
 
 
@@ -288,7 +298,7 @@ def _edit(refs: list[bytes], known: KnownList, prefix: int) -> tuple[ListEdit, l
 
 def _fingerprint(message: BaseMessage) -> int:
     # A long text is known by identity; everything else, and all that can change in place, is read.
-    parts: dict[str, Any] = message.__dict__
+    parts: Mapping[str, Any] = vars(message)
     if type(message.content) is str and len(message.content) > _SHORT:
         parts = {**parts, "content": None}
     try:

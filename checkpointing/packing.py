@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import is_
+from secrets import token_hex
 from typing import Any, Final, NamedTuple, cast
 
 import ormsgpack
@@ -29,7 +30,6 @@ OURS: Final = frozenset({MESSAGE, LIST, SNAPSHOT, VALUE})
 
 _type: Final = cast("Callable[[Any], type[Any]]", type)
 """`type`, without what the checkers conclude from it about containers of anything."""
-_PLACE: Final = "\x01holdfast"
 _DEEP: Final = 12
 _LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _VERSION: Final = re.compile(r"0{8}[0-9]{24}\..+", re.DOTALL)
@@ -85,11 +85,12 @@ def pack(value: Any, dump: Dump, lists: Lists) -> tuple[str, bytes]:
     if isinstance(value, _DeltaSnapshot) and _is_list(value.value):
         return SNAPSHOT, _dump_edit(lists(value.value))
     found: list[ListEdit] = []
-    skeleton = _detach(value, lists, found, _DEEP)
+    place = f"holdfast {token_hex(8)}"  # which no state can hold by chance or by guess
+    skeleton = _detach(value, lists, found, place, _DEEP)
     if not found:
         return dump(value)
     kind, blob = dump(skeleton)
-    return VALUE, ormsgpack.packb([[_edit_fields(edit) for edit in found], kind, blob])
+    return VALUE, ormsgpack.packb([[_edit_fields(edit) for edit in found], kind, blob, place])
 
 
 def unpack(kind: str, blob: bytes, load: Load, messages: Messages) -> Any:
@@ -101,8 +102,9 @@ def unpack(kind: str, blob: bytes, load: Load, messages: Messages) -> Any:
     if kind == SNAPSHOT:
         return _DeltaSnapshot(messages(_load_edit(blob)))
     if kind == VALUE:
-        edits, inner, skeleton = ormsgpack.unpackb(blob)
-        return _attach(load((inner, skeleton)), [_edit_of(fields) for fields in edits], messages)
+        edits, inner, skeleton, place = ormsgpack.unpackb(blob)
+        listed = [messages(_edit_of(fields)) for fields in edits]
+        return _attach(load((inner, skeleton)), listed, place)
     return load((kind, blob))
 
 
@@ -138,36 +140,27 @@ def _is_list(value: Any) -> bool:
     return all(issubclass(kind, BaseMessage) for kind in set(map(_type, value)))
 
 
-def _detach(value: Any, lists: Lists, found: list[ListEdit], deep: int) -> Any:
+def _detach(value: Any, lists: Lists, found: list[ListEdit], place: str, deep: int) -> Any:
     # Exact types only: what is a subclass of list may be more than its elements.
-    kind = _type(value)
-    if kind in _LEAVES or not deep:
+    if _type(value) in _LEAVES or not deep:
         return value
     # A message without an id is input that no channel has taken yet; stored with it, it would be there twice.
     if isinstance(value, BaseMessage):
         if value.id is None:
             return value
         found.append(lists([value]))
-        return {_PLACE: [len(found) - 1, True]}
+        return {place: [len(found) - 1, True]}
     if _is_list(value) and all(message.id is not None for message in value):
         found.append(lists(value))
-        return {_PLACE: [len(found) - 1, False]}
-    parts = _rebuilt(value, lambda part: _detach(part, lists, found, deep - 1))
-    # What the state itself holds under our key is not to be taken for ours.
-    return {_PLACE: parts} if kind is dict and len(value) == 1 and _PLACE in value else parts
+        return {place: [len(found) - 1, False]}
+    return _rebuilt(value, lambda part: _detach(part, lists, found, place, deep - 1))
 
 
-def _attach(value: Any, edits: list[ListEdit], messages: Messages) -> Any:
-    if _type(value) is dict and len(value) == 1 and _PLACE in value:
-        return _placed(value[_PLACE], edits, messages)
-    return _rebuilt(value, lambda part: _attach(part, edits, messages))
-
-
-def _placed(place: Any, edits: list[ListEdit], messages: Messages) -> Any:
-    if isinstance(place, dict):  # what the state itself held under our key
-        return {_PLACE: _attach(cast("dict[str, Any]", place)[_PLACE], edits, messages)}
-    index, alone = cast("tuple[int, bool]", place)
-    return messages(edits[index])[0] if alone else messages(edits[index])
+def _attach(value: Any, listed: list[list[BaseMessage]], place: str) -> Any:
+    if _type(value) is dict and len(value) == 1 and place in value:
+        index, alone = cast("tuple[int, bool]", value[place])
+        return listed[index][0] if alone else listed[index]
+    return _rebuilt(value, lambda part: _attach(part, listed, place))
 
 
 def _rebuilt(value: Any, part: Callable[[Any], Any]) -> Any:
@@ -234,11 +227,13 @@ def _edit_of(fields: list[Any]) -> ListEdit:
 
 def _shortened(version: str) -> str:
     # The official versions are 32 digits, mostly zeros, a dot and a random fraction.
+    if version.startswith("~"):
+        return "~" + version
     return "~" + version.lstrip("0") if _VERSION.fullmatch(version) else version
 
 
 def _lengthened(version: str) -> str:
-    if not version.startswith("~"):
-        return version
+    if not version.startswith("~") or version.startswith("~~"):
+        return version.removeprefix("~")
     number, _, fraction = version[1:].partition(".")
     return f"{number.zfill(32)}.{fraction}"

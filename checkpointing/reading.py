@@ -15,7 +15,7 @@ from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, PendingWrite,
 from .arrays import BytesArray
 from .connections import Steps
 from .errors import HoldfastError
-from .integrity import Seal, Unsound, parsed, read_seal, stored_channels, unsealed
+from .integrity import Seal, Unsound, foreign_channels, parsed, read_seal, stored_channels, unsealed
 from .memory import Rung
 from .packing import LIST, SNAPSHOT, ListEdit, Source, edits_in, unpack, unpack_writes
 from .serde import MessageSerializer
@@ -76,6 +76,10 @@ class Rows:
         """The channels that must have a row in checkpoint_blobs; none that one knows of, for the official saver's."""
         return stored_channels(self.checkpoint["channel_versions"], self.seal.stored) if self.seal else []
 
+    def foreign(self) -> list[str]:
+        """The channels whose row may be the official saver's."""
+        return foreign_channels(self.checkpoint["channel_versions"], self.seal.stored) if self.seal else []
+
     def complete(self) -> None:
         """Check that nothing is missing that was stored.
 
@@ -106,6 +110,8 @@ def checkpoint_rows(
     """
     (checkpoint, checkpoint_form), (metadata, metadata_form) = parsed(texts[0]), parsed(texts[1])
     seal = read_seal(kind, (ns, checkpoint_id, parent_id), checkpoint_form, metadata_form)
+    if seal is None and not _is_checkpoint(checkpoint, metadata):
+        raise Unsound("a row is no checkpoint", f"checkpoints ({checkpoint_id})")
     return Rows(
         thread_id=thread_id,
         ns=ns,
@@ -115,6 +121,15 @@ def checkpoint_rows(
         metadata=metadata,
         forms=(checkpoint_form, metadata_form),
         seal=seal,
+    )
+
+
+def _is_checkpoint(checkpoint: Any, metadata: Any) -> bool:
+    return (
+        isinstance(metadata, dict)
+        and isinstance(checkpoint, dict)
+        and isinstance(checkpoint.get("channel_versions"), dict)
+        and isinstance(checkpoint.get("channel_values") or {}, dict)
     )
 
 
@@ -131,15 +146,25 @@ def checked_blob(ns: str, channel: str, version: str, kind: str, data: bytes | N
 
 
 def checked_writes(
-    key: tuple[str, str], task_id: str, path: str, idx: int, channel: str, kind: str, data: bytes
+    key: tuple[str, str],
+    task_id: str,
+    path: str,
+    idx: int,
+    channel: str,
+    kind: str | None,
+    data: bytes,
+    *,
+    ours: bool = False,
 ) -> list[Write]:
-    """A row of checkpoint_writes, which holds one write, or all of a task.
+    """A row of checkpoint_writes, which holds one write, or all of a task; `ours` if its checkpoint is.
 
     Raises:
         Unsound: it is not what was written.
     """
     where = f"checkpoint_writes ({key[1]} task {task_id})"
-    if unsealed(kind, where, *key, task_id, path, idx, channel, data) is None:
+    if kind is None or unsealed(kind, where, *key, task_id, path, idx, channel, data) is None:
+        if ours or kind is None:
+            raise Unsound("a row has lost its digest", where)
         return [Write(path, task_id, idx, channel, kind, data)]
     return [Write(path, task_id, *write) for write in unpack_writes(data)[1]]
 
@@ -164,6 +189,7 @@ class Resolver:
         self._edits: dict[Source, ListEdit] = {}
         self._digests: dict[Source, list[bytes]] = {}
         self.objects: dict[bytes, BaseMessage] = {}
+        self.visibility: dict[bytes, str] = {}
         self.visited: set[Source] = set()
 
     def gather(self, lists: Iterable[tuple[Source | None, ListEdit]]) -> Steps[None]:
@@ -179,6 +205,7 @@ class Resolver:
         rows = yield SQL["messages"], {"thread_id": self._thread_id, "digests": BytesArray(missing)}
         for row in rows:
             self.objects[row[0]] = self._serde.load_message(*self._serde.open_message(*row))
+            self.visibility[row[0]] = row[3]
 
     def know(self, source: Source, edit: ListEdit) -> None:
         """A stored list that was read already."""
@@ -283,11 +310,11 @@ def built(rows: Rows, resolver: Resolver, serde: MessageSerializer) -> Checkpoin
     values = dict(rows.inline)
     for channel, blob in rows.blobs.items():
         where = f"checkpoint_blobs ({channel} {rows.version(channel)})"
-        values[channel] = _value(blob.kind, blob.data, serde, resolver, where)
+        values[channel] = value_of(blob.kind, blob.data, serde, resolver, where)
     pending: list[PendingWrite] = []
     for write in ordered(rows.writes):
         where = f"checkpoint_writes ({rows.checkpoint_id} task {write.task_id})"
-        pending.append((write.task_id, write.channel, _value(write.kind, write.data, serde, resolver, where)))
+        pending.append((write.task_id, write.channel, value_of(write.kind, write.data, serde, resolver, where)))
     checkpoint: Any = {**rows.checkpoint, "channel_values": values}
     return CheckpointTuple(
         config=config_of(rows.thread_id, rows.ns, rows.checkpoint_id),
@@ -298,7 +325,13 @@ def built(rows: Rows, resolver: Resolver, serde: MessageSerializer) -> Checkpoin
     )
 
 
-def _value(kind: str, data: bytes, serde: MessageSerializer, resolver: Resolver, where: str) -> Any:
+def value_of(kind: str, data: bytes, serde: MessageSerializer, resolver: Resolver, where: str) -> Any:
+    """A stored value.
+
+    Raises:
+        Unsound: it cannot be read.
+        TypeNotAllowed, NotDecrypted: it can, but this saver may not.
+    """
     try:
         return unpack(kind, data, serde.load, resolver.messages)
     except (HoldfastError, Unsound):

@@ -152,9 +152,11 @@ def _copied(thread_id: str, row: tuple[Any, ...], last: str) -> dict[str, Any]:
     Raises:
         Unsound: the checkpoint is not what was written.
     """
-    ns, checkpoint_id, parent_id, checkpoint, metadata, kind, parent_kind, stored = row
+    ns, checkpoint_id, parent_id, checkpoint, metadata, kind, parent_kind, found = row
     rows = checkpoint_rows(thread_id, ns, checkpoint_id, parent_id, (checkpoint, metadata), kind)
     step = int(rows.metadata.get("step", -1))
+    stored = {channel[1:]: channel[0] for channel in found or ()}
+    foreign = [channel for channel, sign in stored.items() if sign == "-"]
     # Of no run: to remove that run is not to undo this. A step further, as LangGraph numbers its own forks.
     kept = {key: value for key, value in rows.metadata.items() if key != "run_id"}
     return _row(
@@ -163,7 +165,7 @@ def _copied(thread_id: str, row: tuple[Any, ...], last: str) -> dict[str, Any]:
         kept | {"source": "fork", "step": step + 1},
         parent=rows.seal.parent if rows.seal else _digest(parent_kind),
         parent_writes=rows.seal.parent_writes if rows.seal else 0,
-        stored=rows.seal.stored if rows.seal else stored_bits(rows.checkpoint["channel_versions"], stored or ()),
+        stored=rows.seal.stored if rows.seal else stored_bits(rows.checkpoint["channel_versions"], stored, foreign),
     )
 
 

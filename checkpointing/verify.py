@@ -15,10 +15,10 @@ from .arrays import BytesArray, TextArray
 from .connections import Connections, Steps, run_again
 from .errors import HoldfastError
 from .findings import Finding, Severity, check_head, check_parent
-from .integrity import MARK, Unsound, row_digest, stored_channels
+from .integrity import MARK, Unsound, row_digest
 from .packing import LIST, SNAPSHOT, ListEdit, Source, edits_in, unpack
 from .reading import checked_blob, checked_writes, checkpoint_rows
-from .serde import MessageSerializer
+from .serde import MessageSerializer, NotDecrypted
 from .sql import queries
 
 SQL: Final = queries("verify")
@@ -100,6 +100,9 @@ class _Check:
     _wanted: dict[bytes, _Place] = field(default_factory=dict[bytes, _Place])
     """Messages that this page is the first to refer to."""
     _forgotten: int = 0
+    _opened: bool = False
+    """Whether something was decrypted: the key is then the thread's, and what it does not open is damaged."""
+    _closed: list[tuple[str, _Place, NotDecrypted]] = field(default_factory=list[tuple[str, _Place, NotDecrypted]])
 
     def steps(self) -> Steps[list[Finding] | None]:
         """All findings, damage first; None for a thread that is not there."""
@@ -111,6 +114,11 @@ class _Check:
             with self._reported(place):
                 self._stands(edit)
         yield from self._paged("messages", {"digest": b""}, self._message)
+        for where, place, error in self._closed:
+            if self._opened:
+                self._found("damage", "a message does not decrypt, where others do", where, place)
+            else:
+                self._unread[str(error)] += 1
         heads = yield SQL["heads"], {"thread_id": self.thread_id}
         if not heads and not self._seen:
             return None
@@ -155,9 +163,12 @@ class _Check:
             if seal is None:
                 self._official["checkpoints"] += 1
             else:
-                expected = stored_channels(rows.checkpoint["channel_versions"], seal.stored)
-                if missing := ", ".join(channel for channel in expected if channel not in present):
+                signs = {channel[1:]: channel[0] for channel in present}
+                if missing := ", ".join(channel for channel in rows.stored() if channel not in signs):
                     self._found("damage", f"the stored value of {missing} is missing", "checkpoint_blobs", place)
+                own = set(rows.stored()) - set(rows.foreign())
+                if bare := ", ".join(sorted(channel for channel in own if signs.get(channel) == "-")):
+                    self._found("damage", f"the stored value of {bare} has lost its digest", "checkpoint_blobs", place)
             if parent_id and has_parent and seal is not None:
                 check_parent(seal, parent_id, parent_kind, parent_rows)
             elif parent_id and not has_parent:
@@ -178,14 +189,14 @@ class _Check:
                 self._value(blob.kind, blob.data, f"checkpoint_blobs ({channel} {version})", _Place(ns, None, source))
 
     def _write(self, ns: str, checkpoint_id: str, task_id: str, idx: int, path: str, *rest: Any) -> None:
-        channel, kind, data, exists = rest
+        channel, kind, data, seal = rest
         place = _Place(ns, checkpoint_id)
-        if not exists:
+        if seal is None:
             self._early[ns, checkpoint_id] += 1
         if not (kind or "").startswith(MARK):
             self._official["rows of writes"] += 1
         with self._reported(place):
-            for write in checked_writes((ns, checkpoint_id), task_id, path, idx, channel, kind, data):
+            for write in checked_writes((ns, checkpoint_id), task_id, path, idx, channel, kind, data, ours=bool(seal)):
                 with self._reported(place):
                     where = f"checkpoint_writes ({checkpoint_id} task {task_id} {write.channel})"
                     self._value(write.kind, write.data, where, place)
@@ -199,7 +210,13 @@ class _Check:
         if checksum != row_digest(digest, kind, visibility, role, correlation, ns, *about):
             self._found("damage", "what is known of a message does not match its digest", where, place)
         with self._reported(place), self._read(where):
-            self.serde.load_message(*self.serde.open_message(digest, kind, body, visibility))
+            try:
+                plain = self.serde.open_message(digest, kind, body, visibility)
+            except NotDecrypted as error:
+                self._closed.append((where, place, error))
+            else:
+                self._opened |= "+" in kind
+                self.serde.load_message(*plain)
         self._forgotten += digest not in self._referred
 
     def _value(self, kind: str, data: bytes, where: str, place: _Place) -> None:
@@ -215,6 +232,7 @@ class _Check:
                     else:
                         self._later.append((edit, place))
             unpack(kind, data, self.serde.load, _stand_in)
+            self._opened |= "+" in kind
 
     def _stands(self, edit: ListEdit) -> None:
         """Whether a list can be put together, given that what it stands on can."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,18 +17,22 @@ from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: i
 
 from .batch import Batch
 from .connections import BlockingConnections, Rows, Steps, run_again_blocking
-from .integrity import MARK, canonical, row_digest, seal_checkpoint, sealed, stored_bits
+from .integrity import CheckpointCorrupted, Unsound, canonical, row_digest, seal_checkpoint, sealed, stored_bits
 from .memory import Head, KnownCheckpoint, KnownList, Memory, Rung, ThreadMemory
 from .operations import Operation, Put, PutWrites, pulled, run_of
 from .packing import LIST, SNAPSHOT, ListEdit, PackedWrite, Source, pack, pack_writes
-from .reading import settings_of
+from .reading import checkpoint_rows, settings_of
 from .serde import MessageSerializer
 from .sql import queries
 from .visibility import VisibilityPolicy
 
 SQL: Final = queries("saver")
+_EXACT: Final = 1e15
 _INLINE: Final = 256
 """Characters of a string that stays within the checkpoint; a longer one is stored once, as a blob."""
+_NONE: Final[Mapping[str, str]] = {}
+_UNSTORED: Final = "~"
+"""After every visibility."""
 _UNFIT: Final = re.compile("[\x00\ud800-\udfff]")
 """What jsonb cannot hold."""
 _PUSH: Final = re.compile(r"~__pregel_push, (\d{10})(?:, False)?$")
@@ -76,8 +79,8 @@ class Encoder:
         known = thread.checkpoints.get((ns, stands_on)) if stands_on else None
         metadata: Mapping[str, Any] = operation.config.get("metadata") or {}
         correlation = metadata.get("correlation_id", settings_of(operation.config).get("correlation_id"))
-        step = known.step if known else None
-        self._origin = _Origin(operation.thread_id, ns, None if correlation is None else str(correlation), None, step)
+        correlation_id = None if correlation is None else str(correlation).replace("\0", "")
+        self._origin = _Origin(operation.thread_id, ns, correlation_id, None, known.step if known else None)
         if isinstance(operation, Put):
             self._put(operation, known)
         elif isinstance(operation, PutWrites):
@@ -93,14 +96,20 @@ class Encoder:
         def steps() -> Steps[Rows]:
             return (yield SQL["recall"], key)
 
-        ((kind, step, writes, generation),) = run_again_blocking(connections, steps)
+        ((parent_id, checkpoint, metadata, kind, writes, generation),) = run_again_blocking(connections, steps)
         if generation is None:
             thread.heads.setdefault(ns, Head())
         elif ns not in thread.heads:
             thread.heads[ns] = Head(generation, exists=True)
-        if checkpoint_id and (kind or step is not None):
-            digest = kind.split(":")[1] if kind and kind.startswith(MARK) else ""
-            known = KnownCheckpoint(digest, step=int(step) if step is not None else None, writes=writes)
+        if checkpoint_id and checkpoint is not None:
+            try:
+                rows = checkpoint_rows(thread_id, ns, checkpoint_id, parent_id, (checkpoint, metadata), kind)
+            except Unsound as unsound:
+                raise CheckpointCorrupted(
+                    unsound.damage, thread_id=thread_id, checkpoint_ns=ns, checkpoint_id=checkpoint_id
+                ) from unsound
+            digest = rows.seal.digest if rows.seal else ""
+            known = KnownCheckpoint(digest, step=rows.metadata.get("step"), writes=writes, foreign=None)
             thread.remember(ns, checkpoint_id, known)
 
     def _put(self, put: Put, parent: KnownCheckpoint | None) -> None:
@@ -119,7 +128,15 @@ class Encoder:
         for channel in put.new_versions:
             if channel in values and channel in versions:
                 self._blob(channel, str(versions[channel]), values[channel], known)
-        stored = stored_bits(versions, values)
+        before: Mapping[str, str] | None = parent.foreign if parent else _NONE
+        known.foreign = {
+            channel: str(versions[channel])
+            for channel in values
+            if channel in versions
+            and channel not in put.new_versions
+            and (before is None or before.get(channel) == str(versions[channel]))
+        }
+        stored = stored_bits(versions, values, known.foreign)
         body = {**checkpoint, "channel_values": inline}
         texts = json.dumps(body), json.dumps(metadata)
         parent_id = put.stands_on
@@ -152,7 +169,8 @@ class Encoder:
     def _fits(self, value: str | float) -> bool:
         if isinstance(value, str):
             return len(value) <= _INLINE and not self.serde.encrypts and _UNFIT.search(value) is None
-        return not isinstance(value, float) or math.isfinite(value)
+        # jsonb keeps a number's digits and not its type: of a larger float it makes a whole number.
+        return not isinstance(value, float) or abs(value) < _EXACT
 
     def _blob(self, channel: str, version: str, value: Any, known: KnownCheckpoint) -> None:
         before = known.lists.pop(channel, None)
@@ -206,22 +224,22 @@ class Encoder:
     def _store(self, message: BaseMessage) -> bytes:
         """A message's digest; its row, unless the thread has it."""
         digest, kind, plain = self.serde.dump_message(message)
-        if digest in self._thread.stored:
-            return digest
         origin = self._origin
         visibility = self.policy.classify(message, node=origin.node)
+        if self._thread.stored.get(digest, _UNSTORED) <= visibility.value:
+            return digest  # of two opinions the stricter holds: they are in alphabetical order
         kind, body = self.serde.seal_message(kind, plain, visibility)
         tokens = _tokens(message)
         about = (visibility.value, message.type, origin.correlation_id, origin.ns, origin.node, origin.step, tokens)
         row = (origin.thread_id, digest, kind, body, *about)
         self._batch.message((*row, row_digest(digest, kind, *about)))
-        self._thread.stored.add(digest)
+        self._thread.stored[digest] = visibility.value
         return digest
 
 
 def _tokens(message: BaseMessage) -> int | None:
     usage = message.usage_metadata if isinstance(message, AIMessage) else None
-    return usage["total_tokens"] if usage else None
+    return min(usage["total_tokens"], 2**31 - 1) if usage else None
 
 
 def push_targets(sends: Any) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 -- name: target
--- A checkpoint of the thread's root namespace, and its parent's seal.
+-- A checkpoint, its parent's seal, and which channels have a stored value: after a +, if this saver wrote it.
 SELECT
     c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint::text, c.metadata::text, c.type,
     above.type, (
-        SELECT array_agg(b.channel) FROM checkpoint_blobs AS b
+        SELECT array_agg(CASE WHEN b.type LIKE 'hf1:%%' THEN '+' ELSE '-' END || b.channel) FROM checkpoint_blobs AS b
         WHERE b.thread_id = c.thread_id AND b.checkpoint_ns = c.checkpoint_ns AND b.type <> 'empty'
             AND b.version = c.checkpoint -> 'channel_versions' ->> b.channel
     )

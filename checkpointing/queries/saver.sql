@@ -9,13 +9,15 @@ WITH messages AS (
         %(m_role)s, %(m_correlation)s, %(m_ns)s, %(m_node)s, %(m_step)s,
         %(m_tokens)s, %(m_checksum)s
     )
-    -- What was hidden once stays hidden: of two opinions the stricter holds ('a' < 'u' < 'v').
+    -- What was hidden once stays hidden: of two opinions the stricter holds ('a' < 'u' < 'v'). What is
+    -- damaged is put right.
     ON CONFLICT (thread_id, digest) DO UPDATE
     SET (type, body, visibility, correlation_id, checkpoint_ns, node, step, checksum) = (
         excluded.type, excluded.body, excluded.visibility, excluded.correlation_id, excluded.checkpoint_ns,
         excluded.node, excluded.step, excluded.checksum
     )
     WHERE excluded.visibility < kept.visibility
+        OR (excluded.visibility = kept.visibility AND (kept.type, kept.body) <> (excluded.type, excluded.body))
 ),
 blobs AS (
     INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
@@ -50,7 +52,7 @@ saved AS (
     FROM unnest(
         %(c_thread)s, %(c_ns)s, %(c_id)s, %(c_parent)s, %(c_type)s,
         %(c_checkpoint)s, %(c_metadata)s
-    ) AS given (thread_id, checkpoint_ns, checkpoint_id, parent, type, checkpoint, metadata)
+    ) AS g (thread_id, checkpoint_ns, checkpoint_id, parent, type, checkpoint, metadata)
     ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE
     SET (parent_checkpoint_id, type, checkpoint, metadata)
         = (excluded.parent_checkpoint_id, excluded.type, excluded.checkpoint, excluded.metadata)
@@ -60,37 +62,37 @@ counted AS (
     UPDATE holdfast.heads AS head
     SET
         writes = (
-            SELECT count(*) FROM checkpoint_writes AS old
-            WHERE (old.thread_id, old.checkpoint_ns, old.checkpoint_id)
+            SELECT count(*) FROM checkpoint_writes
+            WHERE (thread_id, checkpoint_ns, checkpoint_id)
                 = (head.thread_id, head.checkpoint_ns, head.checkpoint_id)
         ) + (
-            SELECT count(*) FROM added AS new
-            WHERE (new.thread_id, new.checkpoint_ns, new.checkpoint_id)
-                = (head.thread_id, head.checkpoint_ns, head.checkpoint_id) AND new.is_new
+            SELECT count(*) FROM added
+            WHERE (thread_id, checkpoint_ns, checkpoint_id)
+                = (head.thread_id, head.checkpoint_ns, head.checkpoint_id) AND is_new
         ),
-        generation = holdfast.still(head.generation, given.generation)
+        generation = holdfast.still(head.generation, g.generation)
     FROM unnest(%(t_thread)s, %(t_ns)s, %(t_generation)s)
-        AS given (thread_id, checkpoint_ns, generation)
-    WHERE (head.thread_id, head.checkpoint_ns) = (given.thread_id, given.checkpoint_ns)
+        AS g (thread_id, checkpoint_ns, generation)
+    WHERE (head.thread_id, head.checkpoint_ns) = (g.thread_id, g.checkpoint_ns)
 ),
 heads AS (
     INSERT INTO holdfast.heads AS head (thread_id, checkpoint_ns, checkpoint_id, writes, generation)
     SELECT
-        given.thread_id,
-        given.checkpoint_ns,
-        given.checkpoint_id,
+        g.thread_id,
+        g.checkpoint_ns,
+        g.checkpoint_id,
         (
-            SELECT count(*) FROM checkpoint_writes AS old
-            WHERE (old.thread_id, old.checkpoint_ns, old.checkpoint_id)
-                = (given.thread_id, given.checkpoint_ns, given.checkpoint_id)
+            SELECT count(*) FROM checkpoint_writes
+            WHERE (thread_id, checkpoint_ns, checkpoint_id)
+                = (g.thread_id, g.checkpoint_ns, g.checkpoint_id)
         ) + (
-            SELECT count(*) FROM added AS new
-            WHERE (new.thread_id, new.checkpoint_ns, new.checkpoint_id)
-                = (given.thread_id, given.checkpoint_ns, given.checkpoint_id) AND new.is_new
+            SELECT count(*) FROM added
+            WHERE (thread_id, checkpoint_ns, checkpoint_id)
+                = (g.thread_id, g.checkpoint_ns, g.checkpoint_id) AND is_new
         ),
-        given.generation
+        g.generation
     FROM unnest(%(h_thread)s, %(h_ns)s, %(h_id)s, %(h_generation)s)
-        AS given (thread_id, checkpoint_ns, checkpoint_id, generation)
+        AS g (thread_id, checkpoint_ns, checkpoint_id, generation)
     ON CONFLICT (thread_id, checkpoint_ns) DO UPDATE
     SET
         checkpoint_id = greatest(head.checkpoint_id, excluded.checkpoint_id),
@@ -107,8 +109,10 @@ WHERE heads.created;
 -- name: recall
 -- What a writer must know of the checkpoint that it stands on, and whether the namespace has a head.
 SELECT
+    c.parent_checkpoint_id,
+    c.checkpoint::text,
+    c.metadata::text,
     c.type,
-    c.metadata ->> 'step' AS step,
     (
         SELECT count(*) FROM checkpoint_writes AS w
         WHERE (w.thread_id, w.checkpoint_ns, w.checkpoint_id) = (c.thread_id, c.checkpoint_ns, c.checkpoint_id)
@@ -135,7 +139,11 @@ WITH RECURSIVE target AS MATERIALIZED (
 path AS (
     SELECT blob.channel, blob.version, blob.type, blob.blob
     FROM target
-    CROSS JOIN LATERAL jsonb_each_text(target.checkpoint -> 'channel_versions') AS v (channel, version)
+    CROSS JOIN LATERAL jsonb_each_text(
+        CASE jsonb_typeof(target.checkpoint -> 'channel_versions')
+            WHEN 'object' THEN target.checkpoint -> 'channel_versions'
+        END
+    ) AS v (channel, version)
     CROSS JOIN LATERAL (
         SELECT * FROM checkpoint_blobs AS b
         WHERE b.thread_id = %(thread_id)s AND b.checkpoint_ns = %(checkpoint_ns)s
@@ -149,6 +157,7 @@ path AS (
         SELECT * FROM checkpoint_blobs AS b
         WHERE b.thread_id = %(thread_id)s AND b.checkpoint_ns = %(checkpoint_ns)s
             AND b.channel = path.channel AND b.version = split_part(path.type, ':', 4)
+            AND b.version < path.version
         LIMIT 1
     ) AS older
     WHERE split_part(path.type, ':', 4) <> ''
@@ -168,7 +177,13 @@ SELECT 'write', w.task_id, w.task_path, w.channel, NULL, w.type, w.blob, w.idx
 FROM target
 INNER JOIN checkpoint_writes AS w
     ON (w.thread_id, w.checkpoint_ns, w.checkpoint_id)
-        = (target.thread_id, target.checkpoint_ns, target.checkpoint_id);
+        = (target.thread_id, target.checkpoint_ns, target.checkpoint_id)
+UNION ALL
+-- What a checkpoint that is asked for by name must be, as those that stand on it know.
+SELECT 'child', checkpoint_id, NULL, NULL, NULL, type, NULL, 0
+FROM checkpoints
+WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(checkpoint_ns)s
+    AND checkpoint_id > %(checkpoint_id)s::text AND parent_checkpoint_id = %(checkpoint_id)s::text;
 
 -- name: lists
 -- A stored list and those that it stands on, of the same channel.
@@ -183,6 +198,7 @@ WITH RECURSIVE path AS (
         SELECT * FROM checkpoint_blobs AS b
         WHERE b.thread_id = %(thread_id)s AND b.checkpoint_ns = %(checkpoint_ns)s
             AND b.channel = %(channel)s AND b.version = split_part(path.type, ':', 4)
+            AND b.version < path.version
         LIMIT 1
     ) AS older
     WHERE split_part(path.type, ':', 4) <> ''
@@ -217,6 +233,18 @@ WHERE (%(thread_id)s::text IS NULL OR thread_id = %(thread_id)s)
     AND (%(filter)s::text IS NULL OR metadata @> %(filter)s::jsonb)
 ORDER BY checkpoint_id DESC
 LIMIT %(limit)s;
+
+-- name: history_heads
+SELECT thread_id, checkpoint_ns, checkpoint_id, writes FROM holdfast.heads
+WHERE thread_id = %(thread_id)s AND (%(checkpoint_ns)s::text IS NULL OR checkpoint_ns = %(checkpoint_ns)s);
+
+-- name: expected
+-- Whether a checkpoint was there, as its namespace's head and those that stand on it know.
+SELECT checkpoint_id FROM holdfast.heads
+WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(checkpoint_ns)s AND checkpoint_id = %(checkpoint_id)s
+UNION ALL
+SELECT checkpoint_id FROM checkpoints
+WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(checkpoint_ns)s AND parent_checkpoint_id = %(checkpoint_id)s;
 
 -- name: history_blobs
 SELECT blob.thread_id, blob.checkpoint_ns, blob.channel, blob.version, blob.type, blob.blob
@@ -263,8 +291,7 @@ LIMIT %(limit)s;
 
 -- name: ancestors_writes
 SELECT checkpoint_id, task_id, task_path, channel, type, blob, idx FROM checkpoint_writes
-WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(checkpoint_ns)s AND checkpoint_id = ANY(%(ids)s::text[])
-    AND (type LIKE 'hf%%' OR channel = ANY(%(channels)s::text[]));
+WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(checkpoint_ns)s AND checkpoint_id = ANY(%(ids)s::text[]);
 
 -- name: blobs
 SELECT b.channel, b.version, b.type, b.blob FROM checkpoint_blobs AS b

@@ -15,7 +15,8 @@ SELECT thread_id FROM holdfast.messages
 ORDER BY thread_id;
 
 -- name: checkpoints
--- A page of checkpoints; of each, its parent's seal and rows of writes, and which channels have a stored value.
+-- A page of checkpoints; of each, its parent's seal and rows of writes, and which channels have a stored value:
+-- after a +, if this saver wrote it.
 SELECT
     c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint::text, c.metadata::text, c.type,
     above.checkpoint_id IS NOT NULL, above.type,
@@ -25,14 +26,14 @@ SELECT
             AND w.checkpoint_id = c.parent_checkpoint_id
     ),
     ARRAY(
-        SELECT v.channel
+        SELECT stored.sign || v.channel
         FROM jsonb_each_text(
             CASE jsonb_typeof(c.checkpoint -> 'channel_versions')
                 WHEN 'object' THEN c.checkpoint -> 'channel_versions' ELSE '{}'
             END
         ) AS v (channel, version)
         CROSS JOIN LATERAL (
-            SELECT 1 FROM checkpoint_blobs AS b
+            SELECT CASE WHEN b.type LIKE 'hf1:%%' THEN '+' ELSE '-' END AS sign FROM checkpoint_blobs AS b
             WHERE b.thread_id = %(thread_id)s AND b.checkpoint_ns = c.checkpoint_ns
                 AND b.channel = v.channel AND b.version = v.version AND b.type <> 'empty'
             LIMIT 1
@@ -73,11 +74,11 @@ WHERE total - coalesce(octet_length(blob), 0) <= %(bytes)s
 ORDER BY checkpoint_ns, channel, version;
 
 -- name: writes
--- A page of rows of writes, and whether the checkpoint is there that they were written on.
+-- A page of rows of writes, and the seal of the checkpoint that they were written on; null if that is not there.
 SELECT
     w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, w.type, w.blob,
-    EXISTS (
-        SELECT 1 FROM checkpoints AS c
+    (
+        SELECT coalesce(c.type, '') FROM checkpoints AS c
         WHERE c.thread_id = %(thread_id)s AND c.checkpoint_ns = w.checkpoint_ns AND c.checkpoint_id = w.checkpoint_id
     )
 FROM (

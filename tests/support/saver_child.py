@@ -1,0 +1,249 @@
+"""Processes that run a graph and are killed inside the saver, forked from one that has imported everything.
+
+Each line of the input is a list of jobs, as JSON; each line of the output the exit codes of their processes, which
+ran two at a time. Each process is as new: nothing was opened before the fork. It says in its log, a line each,
+which nodes ran and which were told that they are saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import operator
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import psycopg
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import START, StateGraph, add_messages
+from langgraph.types import Send
+from psycopg import waiting
+from psycopg.waiting import Wait
+from typing_extensions import TypedDict
+
+from holdfast.checkpointing import Database, HoldfastSaver, committer
+
+METHODS: Final = ("put", "put_writes")
+COMMIT: Final = ("before", "sent", "committed")
+"""Of a commit: before its statement is sent, before its answer is read, before the callers are told."""
+POINTS: Final = (*(f"{method}:{moment}" for method in METHODS for moment in ("enter", "exit")), *COMMIT)
+INPUT: Final = {"messages": [HumanMessage("begin", id="begin")]}
+
+Note = Callable[[str], None]
+
+
+class Work(TypedDict, total=False):
+    messages: Annotated[list[AnyMessage], add_messages]
+    log: Annotated[list[str], operator.add]
+    inner: list[str]
+
+
+class Inner(TypedDict, total=False):
+    messages: Annotated[list[AnyMessage], add_messages]
+    log: Annotated[list[str], operator.add]
+
+
+class Outer(TypedDict, total=False):
+    inner: list[str]
+
+
+def graph(saver: BaseCheckpointSaver[Any] | None, note: Note) -> Any:
+    """Parallel branches, a fan-out by Send, a subgraph of two steps, an end."""
+
+    def node(name: str) -> Any:
+        def run(state: Any) -> Any:
+            note(f"ran {name}")
+            return {"messages": [AIMessage(f"by {name}", id=name)], "log": [name]}
+
+        return run
+
+    def work(given: Any) -> Any:
+        name = f"work{given['number']}"
+        note(f"ran {name}")
+        return {"messages": [AIMessage([given["message"].content, name], id=name)], "log": [name]}
+
+    def spread(state: Any) -> list[Send]:
+        return [Send("work", {"number": number, "message": state["messages"][-1]}) for number in range(3)]
+
+    inner = StateGraph(Inner, output_schema=Outer)
+    inner.add_node("x", node("x")).add_node("y", node("y")).add_edge(START, "x").add_edge("x", "y")
+    builder = StateGraph(Work)
+    for name in ("a", "b", "c", "end"):
+        builder.add_node(name, node(name))
+    builder.add_node("work", work).add_node("sub", inner.compile())
+    builder.add_edge(START, "a").add_edge(START, "b").add_edge(["a", "b"], "c")
+    builder.add_conditional_edges("c", spread, ["work"])
+    return builder.add_edge("work", "sub").add_edge("sub", "end").compile(checkpointer=saver)
+
+
+def kill(note: Note) -> None:
+    """End, as if the power failed."""
+    note("killed")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Countdown:
+    """Strikes at the n-th time."""
+
+    def __init__(self, count: int, note: Note) -> None:
+        self._count = count
+        self._note = note
+
+    def __call__(self) -> None:
+        self._count -= 1
+        if not self._count:
+            kill(self._note)
+
+
+def arm(point: str, strike: Callable[[], None], note: Note) -> None:
+    """Make the saver of this process strike when it passes the point, and note what it was told is saved."""
+    for method in METHODS:
+        moment = point.removeprefix(f"{method}:")
+        for name, wrap in ((method, _wrapped), (f"a{method}", _awrapped)):
+            wrapped = wrap(getattr(HoldfastSaver, name), moment, strike, note)
+            setattr(HoldfastSaver, name, wrapped)
+    if point in COMMIT:
+        _arm_commit(point, strike)
+
+
+def _saved(note: Note, arguments: tuple[Any, ...]) -> None:
+    """Note the nodes whose work a call that has returned is to have saved: the writes of one, or a whole state."""
+    saved = arguments[1]
+    written = saved["channel_values"].get("log", ()) if isinstance(saved, dict) else _logged(saved)
+    for name in written:
+        note(f"saved {name}")
+
+
+def _logged(writes: Any) -> list[str]:
+    return [name for channel, value in writes if channel == "log" for name in value]
+
+
+def _wrapped(method: Any, moment: str, strike: Callable[[], None], note: Note) -> Any:
+    @functools.wraps(method)
+    def call(self: HoldfastSaver, *arguments: Any, **keywords: Any) -> Any:
+        if moment == "enter":
+            strike()
+        result = method(self, *arguments, **keywords)
+        _saved(note, arguments)
+        if moment == "exit":
+            strike()
+        return result
+
+    return call
+
+
+def _awrapped(method: Any, moment: str, strike: Callable[[], None], note: Note) -> Any:
+    @functools.wraps(method)
+    async def call(self: HoldfastSaver, *arguments: Any, **keywords: Any) -> Any:
+        if moment == "enter":
+            strike()
+        result = await method(self, *arguments, **keywords)
+        _saved(note, arguments)
+        if moment == "exit":
+            strike()
+        return result
+
+    return call
+
+
+def _arm_commit(point: str, strike: Callable[[], None]) -> None:
+    commit = committer.run_again_blocking
+    committing = sent = False
+
+    def run(*arguments: Any) -> Any:
+        nonlocal committing, sent
+        if point == "before":
+            strike()
+        committing = True
+        result = commit(*arguments)
+        committing = sent = False
+        if point == "committed":
+            strike()
+        return result
+
+    def send(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal sent
+        sent = committing
+        return send_prepared(*arguments, **keywords)
+
+    def wait(steps: Generator[Any, Any, Any], *arguments: Any, **keywords: Any) -> Any:
+        return psycopg_wait(struck(steps), *arguments, **keywords)
+
+    def struck(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """The same steps of talk with the server, but that the first wait for an answer alone strikes."""
+        try:
+            wanted = next(steps)
+            while True:
+                if sent and wanted == Wait.R:
+                    strike()
+                wanted = steps.send((yield wanted))
+        except StopIteration as end:
+            return end.value
+
+    committer.run_again_blocking = run  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
+    if point == "sent":
+        send_prepared = psycopg.Cursor._send_query_prepared  # pyright: ignore[reportPrivateUsage]
+        psycopg.Cursor._send_query_prepared = send  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+        psycopg_wait = waiting.wait
+        waiting.wait = wait  # type: ignore[assignment]
+
+
+def run(job: dict[str, str]) -> None:
+    """Run or resume the job's thread, with its kill point armed."""
+    log = os.open(job["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def note(text: str) -> None:
+        os.write(log, f"{text}\n".encode())
+
+    if point := job.get("point"):
+        arm(point, Countdown(int(job["count"]), note), note)
+    config: Any = {"configurable": {"thread_id": job["thread"]}}
+    with Database.connect(job["uri"]) as db:
+        runner = graph(db.saver, note)
+        given = INPUT if db.saver.get_tuple(config) is None else None
+        if job["mode"] == "async":
+            asyncio.run(runner.ainvoke(given, config, durability="sync"))
+        else:
+            runner.invoke(given, config, durability="sync")
+
+
+def fork(job: dict[str, str]) -> int:
+    """A process for the job; its id."""
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        run(job)
+        code = 0
+    except BaseException:
+        with Path(job["log"]).open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+    finally:
+        os._exit(code)
+
+
+def run_all(jobs: list[dict[str, str]]) -> list[int]:
+    """The exit codes of the jobs' processes, negative for a signal; two run at a time."""
+    codes = [0] * len(jobs)
+    running: dict[int, int] = {}
+    waiting = list(enumerate(jobs))
+    while waiting or running:
+        while waiting and len(running) < 2:
+            index, job = waiting.pop(0)
+            running[fork(job)] = index
+        pid, status = os.wait()
+        codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
+    return codes
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(run_all(json.loads(line))) + "\n")
+        sys.stdout.flush()
