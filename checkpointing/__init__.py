@@ -12,14 +12,17 @@ from .errors import (
     ThreadBusy,
     UnknownDocument,
 )
+from .findings import Finding, Severity
 from .integrity import CheckpointCorrupted, Damage
 from .messages import LoggedMessage
 from .migrate import SchemaTooNew, SetupRefused
+from .rollback import UnknownCheckpoint
 from .saver import HoldfastSaver
 from .serde import InvalidEncryptionKey, NotDecrypted, StrictSerializer, TypeNotAllowed
 from .store import HoldfastStore
 from .threads import ThreadRecord, Threads
 from .upkeep import ThreadExists
+from .verify import NothingStored
 from .visibility import (
     Audience,
     UnknownVisibility,
@@ -41,6 +44,7 @@ __all__ = [
     "Document",
     "Documents",
     "EmbeddedPostgresFailed",
+    "Finding",
     "HoldfastError",
     "HoldfastSaver",
     "HoldfastStore",
@@ -49,15 +53,18 @@ __all__ = [
     "LoggedMessage",
     "MissingExtra",
     "NotDecrypted",
+    "NothingStored",
     "Passage",
     "SchemaTooNew",
     "SetupRefused",
+    "Severity",
     "StrictSerializer",
     "ThreadBusy",
     "ThreadExists",
     "ThreadRecord",
     "Threads",
     "TypeNotAllowed",
+    "UnknownCheckpoint",
     "UnknownDocument",
     "UnknownVisibility",
     "UnreadablePolicy",

@@ -18,7 +18,7 @@ from .bridge import connection_errors
 from .connections import BlockingConnections, Steps, run_again_blocking
 from .errors import DatabaseUnavailable
 from .memory import Memory
-from .operations import Operation, Put, awaits
+from .operations import Operation, Put, PutWrites, awaits
 from .sql import queries
 from .writing import Encoder
 
@@ -127,15 +127,23 @@ class Committer:
         with self._arrival:
             self._closing = True
             self._arrival.notify()
-        if self._thread is not None:
-            self._thread.join()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
         self._connections.close()
 
     def _work(self) -> None:
-        while batch := self._next():
-            settled: list[tuple[_Waiting, BaseException | None]] = []
-            self._settle(batch, settled)
-            _tell(settled)
+        try:
+            while batch := self._next():
+                settled: list[tuple[_Waiting, BaseException | None]] = []
+                self._settle(batch, settled)
+                _tell(settled)
+        finally:
+            # Without this thread nobody would be answered any more.
+            with self._arrival:
+                left, self._waiting, self._thread = self._waiting, [], None
+                self._urgent = 0
+            _tell([(waiting, DatabaseUnavailable("the thread that commits has ended")) for waiting in left])
 
     def _next(self) -> list[_Waiting]:
         """What is to be committed together; empty at the end."""
@@ -160,10 +168,14 @@ class Committer:
         """Whether there is something to commit at once, with all that it stands on."""
         if not self._urgent:
             return False
+        operations = [waiting.operation for waiting in self._waiting]
+        if unnamed := [write for write in operations if isinstance(write, PutWrites) and write.unnamed]:
+            taken = {(put.thread_id, put.ns, put.stands_on) for put in operations if isinstance(put, Put)}
+            if any(write.place[:3] not in taken for write in unnamed):
+                return False
         # What comes from an event loop comes in order.
         puts = [waiting.operation for waiting in self._waiting if waiting.loop is None and not waiting.writes]
-        others = [waiting.operation for waiting in self._waiting] if puts else []
-        return not any(isinstance(put, Put) and awaits(put, others, self._memory) for put in puts)
+        return not any(isinstance(put, Put) and awaits(put, operations, self._memory) for put in puts)
 
     def _settle(self, batch: list[_Waiting], settled: list[tuple[_Waiting, BaseException | None]]) -> None:
         try:

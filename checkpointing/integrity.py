@@ -67,7 +67,9 @@ class CheckpointCorrupted(HoldfastError):
         which = f" checkpoint {checkpoint_id}" if checkpoint_id else ""
         inside = f" ({checkpoint_ns})" if checkpoint_ns else ""
         advice = (
-            f"the newest good checkpoint is {good[0]}: holdfast rollback {thread_id} --to {good[0]}"
+            f"roll the thread back to a checkpoint from before it (holdfast verify {thread_id} lists all damage)"
+            if checkpoint_ns
+            else f"the newest good checkpoint is {good[0]}: holdfast rollback {thread_id} --to {good[0]}"
             if good
             else "no good checkpoint is known; restore the database from a backup"
         )

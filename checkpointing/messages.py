@@ -57,7 +57,7 @@ class MessageLog:
 
         rows = await run_again(self.connections, steps)
         try:
-            return [self._message(row) for row in rows if audience.sees(Visibility(row[3]))]
+            return _once([self._message(row) for row in rows if audience.sees(Visibility(row[3]))])
         except Unsound as unsound:
             raise CheckpointCorrupted(unsound.damage, thread_id=thread_id) from unsound
 
@@ -74,3 +74,9 @@ class MessageLog:
             tokens=tokens,
             created_at=created_at,
         )
+
+
+def _once(log: list[LoggedMessage]) -> list[LoggedMessage]:
+    """Without those that were stored before they had an id, and again with it."""
+    named = [entry.message.model_copy(update={"id": None}) for entry in log if entry.message.id is not None]
+    return [entry for entry in log if entry.message.id is not None or entry.message not in named]

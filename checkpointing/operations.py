@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import WRITES_IDX_MAP, ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.constants import START
@@ -62,8 +63,20 @@ class PutWrites(Operation):
     writes: Sequence[tuple[str, Any]]
     task_id: str
     task_path: str
+    _unnamed: list[BaseMessage] = field(init=False)
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether it holds messages without an id, which most channels give them the moment they take them."""
+        return any(message.id is None for message in self._unnamed)
 
     def _placed(self) -> Place:
+        self._unnamed = [
+            message
+            for _, value in self.writes
+            for message in (cast("list[Any]", value) if isinstance(value, list) else (value,))
+            if isinstance(message, BaseMessage) and message.id is None
+        ]
         # Errors, interrupts and answers are followed by no checkpoint.
         self.urgent = any(channel in WRITES_IDX_MAP for channel, _ in self.writes)
         return (self.thread_id, self.ns, self.stands_on or "", 1)

@@ -91,3 +91,13 @@ BEGIN
     RETURN kept;
 END
 $$;
+
+-- A point in time as text, or null: one that is damaged is not to stop what looks at many.
+CREATE FUNCTION holdfast.moment(given text) RETURNS timestamptz
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN given::timestamptz;
+EXCEPTION WHEN datetime_field_overflow OR invalid_datetime_format THEN
+    RETURN NULL;
+END
+$$;

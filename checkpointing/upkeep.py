@@ -90,7 +90,7 @@ class Upkeep:
         Returns the threads. One that becomes active meanwhile is left alone.
         """
         kept = [visibility.value for visibility in Visibility if keep is not None and keep.sees(visibility)]
-        moment = {"before": before}
+        moment = {"before": before, "keep": kept}
 
         def found() -> Steps[list[str]]:
             return [row[0] for row in (yield SQL["idle"], moment)]

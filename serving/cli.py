@@ -6,12 +6,15 @@ import asyncio
 import getpass
 import signal
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from . import upkeep
+from .common import json_option, with_database
 
 if TYPE_CHECKING:
     from langgraph.types import Command
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from .runs import Runner
     from .state import ThreadState
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 by_option = click.option("--by", "actor", metavar="NAME", help="Who decides.  [default: your login name]")
 
 
@@ -101,7 +103,7 @@ def outreach(
         ) as runner:
             return await _segment(runner, brief, as_json=as_json)
 
-    return _with_database(segment)
+    return with_database(segment)
 
 
 @cli.command()
@@ -117,7 +119,7 @@ def resume(thread: str, as_json: bool) -> int:
             runner = await resumed(database, thread, actor=_actor(None))
             return await _segment(runner, None, as_json=as_json)
 
-    return _with_database(segment)
+    return with_database(segment)
 
 
 @cli.command()
@@ -177,7 +179,7 @@ def threads(limit: int, as_json: bool) -> int:
             click.echo("no threads yet; `holdfast run outreach --help` says how to start one")
         return 0
 
-    return _with_database(listing)
+    return with_database(listing)
 
 
 @cli.command()
@@ -191,7 +193,11 @@ def show(thread: str, as_json: bool) -> int:
         _report(await read(database, thread), as_json=as_json, full=True)
         return 0
 
-    return _with_database(shown)
+    return with_database(shown)
+
+
+for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages):
+    cli.add_command(command)
 
 
 def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], actor: str | None, as_json: bool) -> int:
@@ -206,7 +212,7 @@ def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], acto
             answer = checked_review(decision(state), state)
             return await _segment(runner, Command(resume=answer), as_json=as_json)
 
-    return _with_database(segment)
+    return with_database(segment)
 
 
 async def _segment(runner: Runner, given: OutreachInput | Command[Any] | None, *, as_json: bool) -> int:
@@ -264,16 +270,6 @@ async def _stop_signals(runner: Runner) -> AsyncGenerator[list[int]]:
     finally:
         for number, action in previous.items():
             signal.signal(number, action)
-
-
-def _with_database(work: Callable[[Database], Coroutine[Any, Any, int]]) -> int:
-    async def main() -> int:
-        from holdfast.checkpointing import Database
-
-        async with Database.open() as database:
-            return await work(database)
-
-    return asyncio.run(main())
 
 
 def _actor(given: str | None) -> str:

@@ -44,3 +44,13 @@ class RunFailed(HoldfastError):
 
 class InvalidDecision(HoldfastError):
     """The decision holds something that cannot be used; nothing has been decided."""
+
+
+class NotConfirmed(HoldfastError):
+    """Something is to be removed for good, and there is nobody to ask."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "prune removes threads for good, and there is no terminal to ask on: say --yes, "
+            "or --dry-run to see which threads it would be"
+        )

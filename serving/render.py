@@ -37,6 +37,11 @@ def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2, default=str)
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters."""
+    return printable(" ".join(text.split()))
+
+
 def show(console: Console, state: ThreadState, *, full: bool = True) -> None:
     """Print a thread: with `full` everything that its stages left behind, else what is new to whoever waits."""
     for heading, lines in _sections(state, full=full):

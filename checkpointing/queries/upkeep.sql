@@ -149,12 +149,12 @@ WHERE h.thread_id = %(thread_id)s AND h.checkpoint_ns = newest.checkpoint_ns;
 -- name: idle
 -- Threads whose newest checkpoint is older than a moment; of messages that outlived their checkpoints, the newest.
 SELECT thread_id FROM (
-    SELECT thread_id, max((checkpoint ->> 'ts')::timestamptz) AS active FROM checkpoints GROUP BY thread_id
+    SELECT thread_id, max(holdfast.moment(checkpoint ->> 'ts')) AS active FROM checkpoints GROUP BY thread_id
 ) AS threads
 WHERE active < %(before)s::timestamptz
 UNION
 SELECT thread_id FROM holdfast.messages AS m
-WHERE NOT EXISTS (SELECT 1 FROM checkpoints AS c WHERE c.thread_id = m.thread_id)
+WHERE visibility <> ALL(%(keep)s::text[]) AND NOT EXISTS (SELECT 1 FROM checkpoints AS c WHERE c.thread_id = m.thread_id)
 GROUP BY thread_id
 HAVING max(created_at) < %(before)s::timestamptz
 ORDER BY thread_id;
@@ -164,5 +164,5 @@ ORDER BY thread_id;
 SELECT g.thread_id FROM unnest(%(threads)s::text[]) AS g (thread_id)
 WHERE NOT EXISTS (
     SELECT 1 FROM checkpoints AS c
-    WHERE c.thread_id = g.thread_id AND (c.checkpoint ->> 'ts')::timestamptz >= %(before)s::timestamptz
+    WHERE c.thread_id = g.thread_id AND holdfast.moment(c.checkpoint ->> 'ts') >= %(before)s::timestamptz
 );

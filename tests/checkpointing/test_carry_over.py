@@ -90,6 +90,8 @@ def uri(server_uri: str, template: str) -> Iterator[str]:
     """A database for all of these tests."""
     with new_database(server_uri, template) as created:
         yield created
+
+
 @pytest.fixture(scope="module")
 def ours(uri: str) -> Iterator[Database]:
     """Our end of it."""
@@ -139,14 +141,14 @@ def copy(uri: str, source: str, target: str) -> None:
 
 
 def rows(uri: str, thread: str) -> set[tuple[Any, ...]]:
-    """The thread's rows in the official tables, but errors, interrupts and answers, which are replaced by later ones."""
+    """The thread's rows in the official tables, but for errors, interrupts and answers: later ones replace them."""
     final = {"checkpoint_writes": "AND idx >= 0"}
     with psycopg.connect(uri, row_factory=tuple_row) as connection:
         return {
             (table, *map(str, row))
             for table in TABLES
             for row in connection.execute(
-                f"SELECT * FROM {table} WHERE thread_id = %s {final.get(table, '')}",  # noqa: S608
+                f"SELECT * FROM {table} WHERE thread_id = %s {final.get(table, '')}".encode(),  # noqa: S608
                 (thread,),
             )
         }

@@ -157,9 +157,7 @@ def ran(log: list[str]) -> Counter[str]:
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: "-".join(map(str, job)))
-def test_no_finished_node_runs_again_and_the_end_is_the_same(
-    job: tuple[str, int, str], disturbed: Disturbed
-) -> None:
+def test_no_finished_node_runs_again_and_the_end_is_the_same(job: tuple[str, int, str], disturbed: Disturbed) -> None:
     """Killed there and resumed in a new process, what was saved is not done again, and the state is the same."""
     killed = disturbed.killed[job]
     assert (killed.code, "killed" in killed.log) == (-signal.SIGKILL, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.types import Command
 
-from holdfast.checkpointing import Database
+from holdfast.checkpointing import Audience, Database
 from holdfast.checkpointing.upkeep import ThreadExists
 from tests.support.tables import assert_sound, read
 from tests.support.talks import STATES, on, plain, said, seen, talk, view
@@ -58,7 +59,13 @@ def turn(graph: Any, number: int, words: str, thread: str = "t", *, fail: bool =
 def go_on(graph: Any, thread: str = "t") -> list[Any]:
     """End the turn, have another and answer; all states on the way."""
     states: list[Any] = []
-    for given in (Command(resume="now"), said(7, "ask again send inner"), Command(resume="a"), Command(resume="b")):
+    turns: list[Any] = [
+        Command(resume="now"),
+        said(7, "ask again send inner"),
+        Command(resume="a"),
+        Command(resume="b"),
+    ]
+    for given in turns:
         graph.invoke(given, on(thread), durability="sync")
         states.append(now(graph, thread))
     return states
@@ -174,7 +181,27 @@ def test_without_any_run_nothing_is_left(kind: str, db: Database, database_uri: 
     begin(graph, "waits")
     db.saver.delete_for_runs(["run 0", "run 1"])
     tables = assert_sound(database_uri)
-    assert not (tables.checkpoints or tables.blobs or tables.messages or tables.heads)
+    assert not [*tables.checkpoints, *tables.blobs, *tables.messages, *tables.heads]
+
+
+def test_threads_that_are_idle_are_removed(kind: str, db: Database, database_uri: str) -> None:
+    """Those that were active since stay as they are; of the others, the messages that an audience may see."""
+    graph = talk(db.saver, kind)
+    begin(graph, "waits", "old")
+    last = datetime.fromisoformat(graph.get_state(on("old")).created_at)
+    begin(graph, "waits", "t")
+    before, day = now(graph), timedelta(days=1)
+    moment = last + day + timedelta(microseconds=1)
+    assert db.prune(day, now=last + day) == []
+    assert db.prune(day, now=moment, dry_run=True) == ["old"]
+    assert db.prune(day, now=moment, keep=Audience.USER) == ["old"]
+    tables = read(database_uri)
+    assert {key[0] for key in tables.checkpoints} == {thread for thread, _ in tables.heads} == {"t"}
+    assert {thread for thread, _ in tables.messages} == {"old", "t"}
+    assert db.prune(timedelta(days=-1), now=last, keep=None) == ["old", "t"]
+    assert assert_sound(database_uri).messages == set()
+    begin(graph, "waits", "t")
+    assert now(graph) == before
 
 
 def test_a_copy_and_its_original_go_on_apart(

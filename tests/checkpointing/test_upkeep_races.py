@@ -144,9 +144,7 @@ def test_a_run_and_upkeep_meet(
 
 
 @pytest.mark.parametrize(("removal", "statement"), MEETINGS)
-def test_a_subgraph_begins_during_upkeep(
-    removal: str, statement: str, two: list[Database], database_uri: str
-) -> None:
+def test_a_subgraph_begins_during_upkeep(removal: str, statement: str, two: list[Database], database_uri: str) -> None:
     """Its namespace is new: nobody could lock its head."""
     keeper = Keeper(two[1], database_uri, removal, statement)
 

@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import psycopg
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
@@ -77,7 +77,7 @@ def graph(saver: BaseCheckpointSaver[Any] | None, note: Note) -> Any:
     builder = StateGraph(Work)
     for name in ("a", "b", "c", "end"):
         builder.add_node(name, node(name))
-    builder.add_node("work", work).add_node("sub", inner.compile())
+    builder.add_node("work", cast("Any", work)).add_node("sub", inner.compile())
     builder.add_edge(START, "a").add_edge(START, "b").add_edge(["a", "b"], "c")
     builder.add_conditional_edges("c", spread, ["work"])
     return builder.add_edge("work", "sub").add_edge("sub", "end").compile(checkpointer=saver)
@@ -116,7 +116,7 @@ def arm(point: str, strike: Callable[[], None], note: Note) -> None:
 def _saved(note: Note, arguments: tuple[Any, ...]) -> None:
     """Note the nodes whose work a call that has returned is to have saved: the writes of one, or a whole state."""
     saved = arguments[1]
-    written = saved["channel_values"].get("log", ()) if isinstance(saved, dict) else _logged(saved)
+    written: Any = saved["channel_values"].get("log", ()) if "channel_values" in saved else _logged(saved)
     for name in written:
         note(f"saved {name}")
 
@@ -154,7 +154,8 @@ def _awrapped(method: Any, moment: str, strike: Callable[[], None], note: Note) 
 
 
 def _arm_commit(point: str, strike: Callable[[], None]) -> None:
-    commit = committer.run_again_blocking
+    module: Any = committer
+    commit = module.run_again_blocking
     committing = sent = False
 
     def run(*arguments: Any) -> Any:
@@ -187,7 +188,7 @@ def _arm_commit(point: str, strike: Callable[[], None]) -> None:
         except StopIteration as end:
             return end.value
 
-    committer.run_again_blocking = run  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
+    module.run_again_blocking = run
     if point == "sent":
         send_prepared = psycopg.Cursor._send_query_prepared  # pyright: ignore[reportPrivateUsage]
         psycopg.Cursor._send_query_prepared = send  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]

@@ -15,18 +15,20 @@ from tests.support.talks import on
 
 Key = tuple[str, str, str]
 """(thread, namespace, checkpoint)."""
+Row = tuple[str, bytes | None]
+"""(type, bytes)."""
 
 
 @dataclass(slots=True)
 class Tables:
     """The rows of some threads; of all, if none is named."""
 
-    checkpoints: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    checkpoints: dict[Key, dict[str, Any]] = field(default_factory=dict[Key, dict[str, Any]])
     writes: dict[Key, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
-    blobs: dict[tuple[str, Source], tuple[str, bytes | None]] = field(default_factory=dict)
-    messages: set[tuple[str, bytes]] = field(default_factory=set)
-    heads: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
-    ours: set[Key] = field(default_factory=set)
+    blobs: dict[tuple[str, Source], Row] = field(default_factory=dict[tuple[str, Source], Row])
+    messages: set[tuple[str, bytes]] = field(default_factory=set[tuple[str, bytes]])
+    heads: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict[tuple[str, str], tuple[str, int]])
+    ours: set[Key] = field(default_factory=set[Key])
     """The checkpoints that this saver put."""
 
 
@@ -73,7 +75,7 @@ def assert_heads_agree(tables: Tables) -> None:
 def assert_all_load(uri: str, tables: Tables) -> None:
     """Every checkpoint loads in a process that remembers nothing, in its thread's history and if it is the newest."""
     with Database.connect(uri) as db:
-        listed = [found.config["configurable"] for found in db.saver.list(None)]
+        listed: list[Any] = [found.config.get("configurable") for found in db.saver.list(None)]
         for thread, ns in {key[:2] for key in tables.checkpoints}:
             assert db.saver.get_tuple(on(thread, checkpoint_ns=ns)) is not None
     names = {(key["thread_id"], key["checkpoint_ns"], key["checkpoint_id"]) for key in listed}

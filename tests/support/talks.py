@@ -129,7 +129,7 @@ def talk(saver: BaseCheckpointSaver[Any] | None, kind: str, ran: Ran = _nobody, 
     builder = StateGraph(schema)
     for name in ("listen", "left", "right"):
         builder.add_node(name, saying(name))
-    builder.add_node("ask", ask).add_node("work", work).add_node("end", end)
+    builder.add_node("ask", ask).add_node("work", cast("Any", work)).add_node("end", end)
     builder.add_node("sub", _subgraph(schema, ran, stateful=stateful))
     builder.add_edge(START, "listen").add_conditional_edges("listen", spread, ["left", "right", "ask", "work"])
     for name in ("left", "right", "ask", "work"):
@@ -217,7 +217,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Interrupt):
         return {"interrupt": plain(value.value)}
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in cast("dict[Any, Any]", value).items()}
+        mapping: Any = value
+        return {key: plain(item) for key, item in mapping.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in cast("Sequence[Any]", value)]
     return value
