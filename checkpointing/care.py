@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
-from .connections import Steps, run_again
 from .findings import Finding
 from .rollback import Rollbacks
-from .sql import queries
 from .upkeep import Upkeep
 from .verify import Verifier
 from .visibility import Audience
-
-IDLE: Final = queries("upkeep")["idle"]
 
 Progress = Callable[[int, int], None]
 """Told how many threads are done, and of how many."""
@@ -51,10 +46,5 @@ class Care:
         self, older_than: timedelta, keep: Audience | None, now: datetime | None, dry_run: bool
     ) -> list[str]:
         before = (now or datetime.now(UTC)) - older_than
-        if not dry_run:
-            return await self.upkeep.prune_idle(before, keep=keep)
-
-        def idle() -> Steps[list[str]]:
-            return [row[0] for row in (yield IDLE, {"before": before})]
-
-        return await run_again(self.upkeep.connections, idle)
+        look = self.upkeep.idle if dry_run else self.upkeep.prune_idle
+        return await look(before, keep=keep)

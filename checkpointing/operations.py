@@ -74,12 +74,16 @@ class PutWrites(Operation):
         self._unnamed = [
             message
             for _, value in self.writes
-            for message in (cast("list[Any]", value) if isinstance(value, list) else (value,))
+            for message in _each(value)
             if isinstance(message, BaseMessage) and message.id is None
         ]
         # Errors, interrupts and answers are followed by no checkpoint.
         self.urgent = any(channel in WRITES_IDX_MAP for channel, _ in self.writes)
         return (self.thread_id, self.ns, self.stands_on or "", 1)
+
+
+def _each(value: Any) -> Sequence[Any]:
+    return cast("Sequence[Any]", value) if isinstance(value, list) else (value,)
 
 
 def awaits(put: Put, others: Collection[Operation], memory: Memory) -> bool:

@@ -89,16 +89,19 @@ class Upkeep:
 
         Returns the threads. One that becomes active meanwhile is left alone.
         """
-        kept = [visibility.value for visibility in Visibility if keep is not None and keep.sees(visibility)]
-        moment = {"before": before, "keep": kept}
+        moment = _moment(before, keep)
+        done: list[str] = []
+        for thread_id in await self.idle(before, keep=keep):
+            done += await self._alone([thread_id], lambda ids: _deleted_idle(ids, moment))
+        return done
+
+    async def idle(self, before: datetime, *, keep: Audience | None = None) -> list[str]:
+        """The threads that `prune_idle` would remove."""
 
         def found() -> Steps[list[str]]:
-            return [row[0] for row in (yield SQL["idle"], moment)]
+            return [row[0] for row in (yield SQL["idle"], _moment(before, keep))]
 
-        done: list[str] = []
-        for thread_id in await run_again(self.connections, found):
-            done += await self._alone([thread_id], lambda ids: _deleted_idle(ids, kept, moment))
-        return done
+        return await run_again(self.connections, found)
 
     async def _alone(self, threads: list[str], steps: Callable[[list[str]], Steps[Any]]) -> Any:
         def locked() -> Steps[Any]:
@@ -279,8 +282,13 @@ def _deleted(threads: list[str], keep: Sequence[str]) -> Steps[None]:
         yield SQL[f"delete_{table}"], wanted
 
 
-def _deleted_idle(threads: list[str], keep: Sequence[str], moment: Mapping[str, Any]) -> Steps[list[str]]:
+def _moment(before: datetime, keep: Audience | None) -> dict[str, Any]:
+    kept = [visibility.value for visibility in Visibility if keep is not None and keep.sees(visibility)]
+    return {"before": before, "keep": kept}
+
+
+def _deleted_idle(threads: list[str], moment: Mapping[str, Any]) -> Steps[list[str]]:
     idle = [row[0] for row in (yield SQL["still_idle"], {**moment, "threads": threads})]
     if idle:
-        yield from _deleted(idle, keep)
+        yield from _deleted(idle, moment["keep"])
     return idle

@@ -217,7 +217,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Interrupt):
         return {"interrupt": plain(value.value)}
     if isinstance(value, dict):
-        mapping: Any = value
+        mapping = cast("dict[Any, Any]", value)  # type: ignore[redundant-cast]
         return {key: plain(item) for key, item in mapping.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in cast("Sequence[Any]", value)]
