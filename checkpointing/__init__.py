@@ -10,6 +10,7 @@ from .errors import (
     InvalidDatabaseURI,
     MissingExtra,
     ThreadBusy,
+    ThreadChanged,
     UnknownDocument,
 )
 from .findings import Finding, Severity
@@ -60,6 +61,7 @@ __all__ = [
     "Severity",
     "StrictSerializer",
     "ThreadBusy",
+    "ThreadChanged",
     "ThreadExists",
     "ThreadRecord",
     "Threads",

@@ -12,8 +12,8 @@ from .memory import Head
 
 _COLUMNS: Final = {
     "m": (
-        *("thread", "digest", "type", "body", "visibility", "role", "correlation", "ns", "node", "step", "tokens"),
-        "checksum",
+        *("thread", "digest", "type", "body", "shown", "role", "cid", "ns", "node", "step", "tokens"),
+        "sum",
     ),
     "b": ("thread", "ns", "channel", "version", "type", "blob"),
     "w": ("thread", "ns", "checkpoint", "task", "path", "idx", "channel", "type", "blob"),
@@ -30,6 +30,8 @@ _ARRAYS: Final[dict[str, type[TextArray] | type[BytesArray] | type[IntArray]]] =
     **dict.fromkeys(("step", "tokens", "idx", "generation"), IntArray),
 }
 
+_OUTSIDE: Final = "00000000-0000-0000-0000-000000000000"
+"""The task of input and updates (LangGraph's NULL_TASK_ID)."""
 Row = tuple[Any, ...]
 _Place = tuple[str, str]
 """A thread and a namespace."""
@@ -54,10 +56,11 @@ class Batch:
             self.messages[key] = row
 
     def write(self, row: tuple[Any, ...], count: int) -> None:
-        """A row of writes; what an earlier one holds stands unless this one holds more of them."""
+        """A row of writes; what an earlier one holds stands, but for what comes from outside, which grows."""
         key = (row[0], row[1], row[2], row[3], row[5])
         kept = self.writes.get(key)
-        if kept is None or row[5] < 0 or count > int(kept[7].rpartition(":")[2]):
+        grows = row[3] == _OUTSIDE and kept is not None and count > int(kept[7].rpartition(":")[2])
+        if kept is None or row[5] < 0 or grows:
             self.writes[key] = row
 
     def checkpoint(self, row: tuple[Any, ...], head: Head) -> None:

@@ -16,7 +16,7 @@ import psycopg
 from .batch import Batch
 from .bridge import connection_errors
 from .connections import BlockingConnections, Steps, run_again_blocking
-from .errors import DatabaseUnavailable
+from .errors import DatabaseUnavailable, ThreadChanged
 from .memory import Memory
 from .operations import Operation, Put, PutWrites, awaits
 from .sql import queries
@@ -28,6 +28,8 @@ _COMPANY: Final = 0.002
 _AT_ONCE: Final = 256
 """Operations in one commit, at the most."""
 _STALE: Final = "HF001"
+_ATTEMPTS: Final = 8
+"""How often a commit is made anew whose threads upkeep changed meanwhile."""
 _AHEAD: Final = 16
 """Checkpoints of a namespace that may be answered for before they are durable."""
 
@@ -188,18 +190,20 @@ class Committer:
                     self._settle([waiting], settled)
             else:
                 settled += [(waiting, error) for waiting in batch]
-                self._failed.update({waiting.operation.thread_id: error for waiting in batch if waiting.early})
+                changed = isinstance(error, ThreadChanged)
+                lost = {waiting.operation.thread_id: error for waiting in batch if waiting.early or changed}
+                self._failed.update(lost)
         else:
             settled += [(waiting, None) for waiting in batch]
         finally:
             self._close(batch)
 
-    def _write(self, batch: list[_Waiting], attempts: int = 3) -> None:
+    def _write(self, batch: list[_Waiting], attempt: int = 1) -> None:
         for waiting in batch:
             self._refuse(waiting.operation.thread_id)
         rows = Batch()
         for waiting in sorted(batch, key=lambda waiting: waiting.operation.place):
-            waiting.encoder.encode(waiting.operation, rows, self._connections)
+            waiting.encoder.encode(waiting.operation, rows, self._connections, must_stand=attempt > 1)
         parameters = rows.parameters()
 
         def steps() -> Steps[None]:
@@ -208,10 +212,12 @@ class Committer:
         try:
             run_again_blocking(self._connections, steps)
         except psycopg.Error as error:
-            if error.sqlstate != _STALE or attempts == 1:
+            if error.sqlstate != _STALE:
                 raise
+            if attempt == _ATTEMPTS:
+                raise ThreadChanged(batch[0].operation.thread_id) from error
             self._forget(batch)
-            self._write(batch, attempts - 1)
+            self._write(batch, attempt + 1)
             return
         rows.committed()
 

@@ -237,6 +237,7 @@ class Database:
             connections,
             commits=KeptConnection(lambda: Connection.connect(uri, **_CONNECTION_OPTIONS)),
             dedicated=lambda: _connect(uri),
+            owner=self,
             serde=serde,
             policy=policy,
             on_corruption=on_corruption,

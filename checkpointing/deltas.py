@@ -83,7 +83,12 @@ async def delta_history(
         try:
             walk, blobs, writes = await run_again(loader.connections, steps)
         except Unsound:  # upkeep may have taken rows away between two statements
-            walk, blobs, writes = await run_again(loader.connections, steps)
+
+            def snapshot() -> Steps[tuple[_Walk, dict[str, Blob], dict[str, list[Write]]]]:
+                yield SQL["snapshot"], {}
+                return (yield from steps())
+
+            walk, blobs, writes = await run_again(loader.connections, snapshot, transaction=True)
         result = {
             channel: _history(loader, channel, walk, blobs.get(channel), writes, resolver) for channel in channels
         }

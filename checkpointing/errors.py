@@ -42,6 +42,17 @@ class ThreadBusy(HoldfastError):
         )
 
 
+class ThreadChanged(HoldfastError):
+    """A thread was deleted, or what a run stood on was removed, while the run went on."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id: Final = thread_id
+        super().__init__(
+            f"what this run of thread {thread_id!r} stands on was removed meanwhile; "
+            "load the thread and go on from what is there"
+        )
+
+
 class UnknownDocument(HoldfastError):
     """The dossier holds no document of that name."""
 

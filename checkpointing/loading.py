@@ -81,16 +81,18 @@ class Loader:
         except Unsound:
             pass
         try:
-            # Upkeep may have taken rows away between two statements: what is damaged is so twice.
-            return await self._sound(thread_id, ns, checkpoint_id)
+            # Upkeep may have taken rows away between two statements: what is damaged is so in one snapshot.
+            return await self._sound(thread_id, ns, checkpoint_id, snapshot=True)
         except Unsound as unsound:
             return await self._recover(thread_id, ns, checkpoint_id, unsound.damage)
 
-    async def _sound(self, thread_id: str, ns: str, checkpoint_id: str | None) -> CheckpointTuple | None:
+    async def _sound(
+        self, thread_id: str, ns: str, checkpoint_id: str | None, *, snapshot: bool = False
+    ) -> CheckpointTuple | None:
         """A checkpoint; one to fall back from, or to, with all that its delta channels stand on."""
         from .deltas import delta_history
 
-        loaded = await self._load(thread_id, ns, checkpoint_id)
+        loaded = await self._load(thread_id, ns, checkpoint_id, snapshot=snapshot)
         if loaded is not None and self.policy == "fallback":
             values = loaded.checkpoint["channel_values"]
             counters: Mapping[str, Any] = loaded.metadata.get("counters_since_delta_snapshot") or {}
@@ -101,11 +103,15 @@ class Loader:
                     raise Unsound(corrupted.damage.what, corrupted.damage.where) from corrupted
         return loaded
 
-    async def _load(self, thread_id: str, ns: str, checkpoint_id: str | None) -> CheckpointTuple | None:
+    async def _load(
+        self, thread_id: str, ns: str, checkpoint_id: str | None, *, snapshot: bool = False
+    ) -> CheckpointTuple | None:
         resolver = Resolver(thread_id, self.serde)
         parameters = {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}
 
         def steps() -> Steps[tuple[_Found, list[Any]]]:
+            if snapshot:
+                yield _sql("snapshot", {})
             found = _found(thread_id, ns, (yield _sql("load", parameters)), resolver)
             _check_head(found, checkpoint_id)
             _check_children(found, checkpoint_id)
@@ -115,7 +121,7 @@ class Loader:
                 sends = yield from self._old_sends(found.rows)
             return found, sends
 
-        found, sends = await run_again(self.connections, steps)
+        found, sends = await run_again(self.connections, steps, transaction=snapshot)
         if found.rows is None:
             with self.memory.lock:
                 self.memory.of(thread_id).heads.setdefault(ns, Head())

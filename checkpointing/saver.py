@@ -87,6 +87,9 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._start(Bridge(), connections, commits, messages, policy or VisibilityPolicy(), on_corruption)
         self._dedicated: Callable[[], Awaitable[AsyncConnection[DictRow]]] = partial(_dedicated, pool)
 
+    _owner: object = None
+    """Kept alive, for who keeps the saver only."""
+
     @classmethod
     def on(
         cls,
@@ -95,15 +98,17 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         *,
         commits: BlockingConnections,
         dedicated: Callable[[], Awaitable[AsyncConnection[DictRow]]],
+        owner: object,
         serde: MessageSerializer,
         policy: VisibilityPolicy,
         on_corruption: Policy,
     ) -> HoldfastSaver:
-        """The saver of a `Database`: on its loop, with a connection of its own for commits."""
+        """The saver of a `Database`, its `owner`: on its loop, with a connection of its own for commits."""
         saver = cls.__new__(cls)
         saver._owns_bridge = False
         saver._start(bridge, connections, commits, serde, policy, on_corruption)
         saver._dedicated = dedicated
+        saver._owner = owner
         return saver
 
     @staticmethod

@@ -56,7 +56,7 @@ class Upkeep:
             for table in ("checkpoints", "blobs", "writes", "messages", "heads"):
                 yield SQL[f"copy_{table}"], names
 
-        await self._alone([names["source"]], lambda _: steps())
+        await self._alone([names["source"]], lambda _: steps(), lock="hold")
 
     async def prune(self, threads: Sequence[str], strategy: str) -> None:
         """Keep the newest checkpoint of each namespace, or nothing."""
@@ -103,9 +103,9 @@ class Upkeep:
 
         return await run_again(self.connections, found)
 
-    async def _alone(self, threads: list[str], steps: Callable[[list[str]], Steps[Any]]) -> Any:
+    async def _alone(self, threads: list[str], steps: Callable[[list[str]], Steps[Any]], *, lock: str = "lock") -> Any:
         def locked() -> Steps[Any]:
-            yield SQL["lock"], {"threads": threads}
+            yield SQL[lock], {"threads": threads}
             return (yield from steps(threads))
 
         try:

@@ -17,6 +17,7 @@ from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: i
 
 from .batch import Batch
 from .connections import BlockingConnections, Rows, Steps, run_again_blocking
+from .errors import ThreadChanged
 from .integrity import CheckpointCorrupted, Unsound, canonical, row_digest, seal_checkpoint, sealed, stored_bits
 from .memory import Head, KnownCheckpoint, KnownList, Memory, Rung, ThreadMemory
 from .operations import Operation, Put, PutWrites, pulled, run_of
@@ -60,21 +61,32 @@ class Encoder:
     _batch: Batch = field(init=False)
     _thread: ThreadMemory = field(init=False)
 
-    def encode(self, operation: Operation, batch: Batch, connections: BlockingConnections) -> None:
+    def encode(
+        self, operation: Operation, batch: Batch, connections: BlockingConnections, *, must_stand: bool = False
+    ) -> None:
         """Add an operation's rows to the batch; nothing of it, if it cannot be serialised.
+
+        Raises:
+            ThreadChanged: the checkpoint that it stands on is gone, and it `must_stand`.
 
         An exception leaves the thread's memory ahead of the database: the caller is to forget it.
         """
         with self.memory.lock:
-            self._encode(operation, batch, connections)
+            self._encode(operation, batch, connections, must_stand)
 
-    def _encode(self, operation: Operation, batch: Batch, connections: BlockingConnections) -> None:
+    def _encode(self, operation: Operation, batch: Batch, connections: BlockingConnections, must_stand: bool) -> None:
         thread = self.memory.of(operation.thread_id)
         ns = operation.ns
         stands_on = operation.stands_on
-        unknown = isinstance(operation, Put) and stands_on and (ns, stands_on) not in thread.checkpoints
+        unknown = stands_on and (ns, stands_on) not in thread.checkpoints and (must_stand or isinstance(operation, Put))
         if ns not in thread.heads or unknown:
             self._recall(connections, thread, operation.thread_id, ns, stands_on)
+        if must_stand and stands_on and (ns, stands_on) not in thread.checkpoints:
+            raise ThreadChanged(operation.thread_id)
+        # A namespace that begins has no head to hold against upkeep; the thread's own serves.
+        root = thread.heads.get("")
+        if root is not None and root.exists and not thread.heads[ns].exists:
+            batch.touched[operation.thread_id, ""] = root
         self._thread, self._batch = thread, batch
         known = thread.checkpoints.get((ns, stands_on)) if stands_on else None
         metadata: Mapping[str, Any] = operation.config.get("metadata") or {}

@@ -5,9 +5,9 @@ WITH messages AS (
         thread_id, digest, type, body, visibility, role, correlation_id, checkpoint_ns, node, step, tokens, checksum
     )
     SELECT * FROM unnest(
-        %(m_thread)s, %(m_digest)s, %(m_type)s, %(m_body)s, %(m_visibility)s,
-        %(m_role)s, %(m_correlation)s, %(m_ns)s, %(m_node)s, %(m_step)s,
-        %(m_tokens)s, %(m_checksum)s
+        %(m_thread)s, %(m_digest)s, %(m_type)s, %(m_body)s, %(m_shown)s,
+        %(m_role)s, %(m_cid)s, %(m_ns)s, %(m_node)s, %(m_step)s,
+        %(m_tokens)s, %(m_sum)s
     )
     -- What was hidden once stays hidden: of two opinions the stricter holds ('a' < 'u' < 'v'). What is
     -- damaged is put right.
@@ -35,12 +35,13 @@ added AS (
         %(w_thread)s, %(w_ns)s, %(w_checkpoint)s, %(w_task)s, %(w_path)s,
         %(w_idx)s, %(w_channel)s, %(w_type)s, %(w_blob)s
     )
-    -- As the official saver: errors, interrupts and answers are replaced, a task's other writes stand and
-    -- may only be added to. A type ends in the number of writes that the row holds.
+    -- As the official saver: errors, interrupts and answers are replaced, other writes stand; what comes from
+    -- outside is one task's, which grows. A type ends in the number of writes that the row holds.
     ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE
     SET (channel, type, blob, task_path) = (excluded.channel, excluded.type, excluded.blob, excluded.task_path)
     WHERE excluded.idx < 0
-        OR split_part(excluded.type, ':', 4)::int
+        OR excluded.task_id = '00000000-0000-0000-0000-000000000000'
+        AND split_part(excluded.type, ':', 4)::int
             > coalesce(nullif(split_part(kept.type, ':', 4), '')::int, 1)
     RETURNING thread_id, checkpoint_ns, checkpoint_id, xmax = 0 AS is_new
 ),

@@ -8,6 +8,12 @@ WHERE (thread_id, checkpoint_ns) IN (
     FOR UPDATE
 );
 
+-- name: hold
+-- The same, where nothing is taken away.
+SELECT 1 FROM holdfast.heads WHERE thread_id = ANY(%(threads)s::text[])
+ORDER BY thread_id, checkpoint_ns
+FOR UPDATE;
+
 -- name: delete_checkpoints
 DELETE FROM checkpoints WHERE thread_id = ANY(%(threads)s::text[]);
 
@@ -32,7 +38,12 @@ DELETE FROM holdfast.messages
 WHERE thread_id = ANY(%(threads)s::text[]) AND visibility <> ALL(%(keep)s::text[]);
 
 -- name: exists
-SELECT 1 FROM checkpoints WHERE thread_id = %(target)s LIMIT 1;
+SELECT 1 FROM checkpoints WHERE thread_id = %(target)s
+UNION ALL
+SELECT 1 FROM holdfast.heads WHERE thread_id = %(target)s
+UNION ALL
+SELECT 1 FROM holdfast.messages WHERE thread_id = %(target)s
+LIMIT 1;
 
 -- name: copy_checkpoints
 INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
