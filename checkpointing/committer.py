@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
+from langchain_core.runnables import RunnableConfig
 
 from .batch import Batch
 from .bridge import connection_errors
@@ -19,6 +20,7 @@ from .connections import BlockingConnections, Steps, run_again_blocking
 from .errors import DatabaseUnavailable, ThreadChanged
 from .memory import Memory
 from .operations import Operation, Put, PutWrites, awaits
+from .reading import settings_of
 from .sql import queries
 from .writing import Encoder
 
@@ -80,9 +82,11 @@ class Committer:
             self._add(_Waiting(operation, encoder, done, loop))
             await done
 
-    def pardon(self, thread_id: str) -> None:
-        """A thread is loaded: what comes now stands on what is there."""
-        self._failed.pop(thread_id, None)
+    def pardon(self, config: RunnableConfig) -> None:
+        """A thread is loaded, as a run begins: what comes now stands on what is there."""
+        settings = settings_of(config)
+        if not settings.get("checkpoint_ns"):  # a subgraph's load is within a run
+            self._failed.pop(str(settings.get("thread_id")), None)
 
     def _add(self, waiting: _Waiting) -> None:
         self._check()
@@ -184,15 +188,15 @@ class Committer:
             self._write(batch)
         except BaseException as error:
             self._forget(batch)
+            if isinstance(error, ThreadChanged):
+                self._failed[error.thread_id] = error
             if len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
                 # One of them cannot be written; the others are not to suffer for it.
                 for waiting in batch:
                     self._settle([waiting], settled)
             else:
                 settled += [(waiting, error) for waiting in batch]
-                changed = isinstance(error, ThreadChanged)
-                lost = {waiting.operation.thread_id: error for waiting in batch if waiting.early or changed}
-                self._failed.update(lost)
+                self._failed.update({waiting.operation.thread_id: error for waiting in batch if waiting.early})
         else:
             settled += [(waiting, None) for waiting in batch]
         finally:

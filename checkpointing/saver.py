@@ -32,7 +32,7 @@ from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
 from .operations import Put, PutWrites
-from .reading import config_of, settings_of
+from .reading import config_of
 from .serde import MessageSerializer, StrictSerializer
 from .upkeep import Upkeep
 from .visibility import VisibilityPolicy
@@ -195,11 +195,11 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
             TypeNotAllowed, NotDecrypted: it holds what this saver may not revive, or cannot decrypt.
             DatabaseUnavailable: the database cannot be reached.
         """
-        self._committer.pardon(str(settings_of(config).get("thread_id")))
+        self._committer.pardon(config)
         return self._call(self._loader.load, config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        self._committer.pardon(str(settings_of(config).get("thread_id")))
+        self._committer.pardon(config)
         return await self._bridge.acall(self._loader.load, config)
 
     async def aget(self, config: RunnableConfig) -> Checkpoint | None:

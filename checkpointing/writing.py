@@ -81,8 +81,12 @@ class Encoder:
         unknown = stands_on and (ns, stands_on) not in thread.checkpoints and (must_stand or isinstance(operation, Put))
         if ns not in thread.heads or unknown:
             self._recall(connections, thread, operation.thread_id, ns, stands_on)
-        if must_stand and stands_on and (ns, stands_on) not in thread.checkpoints:
-            raise ThreadChanged(operation.thread_id)
+        if must_stand:
+            if "" not in thread.heads:
+                self._recall(connections, thread, operation.thread_id, "", None)
+            gone = stands_on and (ns, stands_on) not in thread.checkpoints
+            if gone or not thread.heads[""].exists:
+                raise ThreadChanged(operation.thread_id)
         # A namespace that begins has no head to hold against upkeep; the thread's own serves.
         root = thread.heads.get("")
         if root is not None and root.exists and not thread.heads[ns].exists:
@@ -148,6 +152,10 @@ class Encoder:
             and channel not in put.new_versions
             and (before is None or before.get(channel) == str(versions[channel]))
         }
+        kept = [channel for channel in values if channel in versions and channel not in put.new_versions]
+        counts_on = kept or metadata.get("counters_since_delta_snapshot") or not self._thread.heads[ns].exists
+        if put.stands_on and parent is None and counts_on:
+            raise ThreadChanged(thread_id)  # what it counts on went with the checkpoint that it stands on
         stored = stored_bits(versions, values, known.foreign)
         body = {**checkpoint, "channel_values": inline}
         texts = json.dumps(body), json.dumps(metadata)

@@ -49,11 +49,11 @@ saved AS (
     INSERT INTO checkpoints (
         thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
     )
-    SELECT thread_id, checkpoint_ns, checkpoint_id, parent, type, checkpoint::jsonb, metadata::jsonb
+    SELECT a, b, c, d, e, f::jsonb, h::jsonb
     FROM unnest(
         %(c_thread)s, %(c_ns)s, %(c_id)s, %(c_parent)s, %(c_type)s,
         %(c_checkpoint)s, %(c_metadata)s
-    ) AS g (thread_id, checkpoint_ns, checkpoint_id, parent, type, checkpoint, metadata)
+    ) AS g (a, b, c, d, e, f, h)
     ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE
     SET (parent_checkpoint_id, type, checkpoint, metadata)
         = (excluded.parent_checkpoint_id, excluded.type, excluded.checkpoint, excluded.metadata)
@@ -62,19 +62,15 @@ saved AS (
 counted AS (
     UPDATE holdfast.heads AS head
     SET
-        writes = (
-            SELECT count(*) FROM checkpoint_writes
-            WHERE (thread_id, checkpoint_ns, checkpoint_id)
-                = (head.thread_id, head.checkpoint_ns, head.checkpoint_id)
-        ) + (
+        writes = head.writes + (
             SELECT count(*) FROM added
             WHERE (thread_id, checkpoint_ns, checkpoint_id)
                 = (head.thread_id, head.checkpoint_ns, head.checkpoint_id) AND is_new
         ),
         generation = holdfast.still(head.generation, g.generation)
-    FROM unnest(%(t_thread)s, %(t_ns)s, %(t_generation)s)
-        AS g (thread_id, checkpoint_ns, generation)
+    FROM unnest(%(t_thread)s, %(t_ns)s, %(t_generation)s) AS g (thread_id, checkpoint_ns, generation)
     WHERE (head.thread_id, head.checkpoint_ns) = (g.thread_id, g.checkpoint_ns)
+    RETURNING head.thread_id, head.checkpoint_ns
 ),
 heads AS (
     INSERT INTO holdfast.heads AS head (thread_id, checkpoint_ns, checkpoint_id, writes, generation)
@@ -105,7 +101,11 @@ SELECT holdfast.still(0, 1)
 FROM heads
 INNER JOIN unnest(%(k_thread)s, %(k_ns)s) AS known (thread_id, checkpoint_ns)
     USING (thread_id, checkpoint_ns)
-WHERE heads.created;
+WHERE heads.created
+UNION ALL
+SELECT holdfast.still(0, 1)
+FROM unnest(%(t_thread)s, %(t_ns)s) AS known (thread_id, checkpoint_ns)
+WHERE (thread_id, checkpoint_ns) NOT IN (SELECT * FROM counted);
 
 -- name: recall
 -- What a writer must know of the checkpoint that it stands on, and whether the namespace has a head.
