@@ -6,9 +6,9 @@
 - B, 64 threads of 50 supersteps at once in one process, under `ainvoke`;
 - C, one thread that grows to ten thousand messages, the saver driven without LangGraph.
 
-With `--check` also the floors, and exits 1 below one. A floor is what must hold on any machine, a busy one included; a
-goal, where it is higher, is what the design is to reach, and is reported as reached or not. `--quick` is a tenth of
-the length, to see that it works.
+With `--check` also the floors, and exits 1 below one; not all are reached yet. `--guard` exits 1 below a part of each
+time's floor that holds on a busy machine too, and below the whole floor of what does not depend on the machine: it is
+for CI, to notice that something got worse. `--quick` is a tenth of the length, to see that it works.
 
 How it is measured. Every column is a child process with a database of its own, and `durability="sync"` throughout. A
 CHECKPOINT goes before each run. Bytes are the growth of every table, its TOAST and indexes included. WAL and
@@ -44,22 +44,21 @@ class Figure:
     value: float
     least: float | None = None
     most: float | None = None
-    goal: float | None = None
+    guard: float | None = None
+    """What must hold on a busy machine, where that is less than the floor."""
 
-    @property
-    def held(self) -> bool:
-        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+    def held(self, *, guarded: bool) -> bool:
+        bound = self.guard if guarded and self.guard is not None else None
+        if self.least is not None:
+            return self.value >= (self.least if bound is None else bound)
+        return self.most is None or self.value <= (self.most if bound is None else bound)
 
     def line(self, *, check: bool) -> str:
         shown = f"  {self.name:<58} {self.value:>9.2f}"
         if not check:
             return shown
         bound = f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
-        found = f"{shown}   floor: {bound:<14} {'held' if self.held else 'NOT HELD'}"
-        if self.goal is None:
-            return found
-        reached = self.value >= self.goal if self.least is not None else self.value <= self.goal
-        return f"{found:<100}   goal: {self.goal:g} {'reached' if reached else 'not reached'}"
+        return f"{shown}   floor: {bound:<14} {'held' if self.held(guarded=False) else 'NOT HELD'}"
 
 
 def early(durations: Sequence[float]) -> float:
@@ -133,8 +132,8 @@ def many_threads(server_uri: str, quick: bool) -> list[Figure]:
     ]
     table(f"B. {THREADS} threads of {supersteps} supersteps at once", found, [*rows, *_costs(found)])
     return [
-        Figure("supersteps a second, ours / stock", rates[OURS] / rates[STOCK], least=2.5, goal=4.5),
-        Figure("supersteps a second, ours / stock Delta", rates[OURS] / rates[STOCK_DELTA], least=0.9, goal=2),
+        Figure("supersteps a second, ours / stock", rates[OURS] / rates[STOCK], least=4.5, guard=2.5),
+        Figure("supersteps a second, ours / stock Delta", rates[OURS] / rates[STOCK_DELTA], least=2, guard=0.9),
     ]
 
 
@@ -159,7 +158,7 @@ def ten_thousand_messages(server_uri: str, quick: bool) -> list[Figure]:
         ratio = each.bytes / each.information
         print(f"    {name:<13} bytes {megabytes(each.bytes)}, {ratio:.2f} of the new; WAL {megabytes(each.wal)}")
     return [
-        Figure("10,000 messages: last hundred supersteps / first hundred", last / first, most=2.5, goal=1.5),
+        Figure("10,000 messages: last hundred supersteps / first hundred", last / first, most=1.5, guard=2.5),
         Figure("bytes at 7,380 supersteps, stock Delta / ours", found[STOCK_DELTA].bytes / found[OURS].bytes, least=8),
     ]
 
@@ -234,28 +233,28 @@ def _growth(ours: Growth, first: float, last: float) -> list[tuple[str, list[str
 def _figures_of_one(stock: Result, delta: Result, ours: Result) -> list[Figure]:
     theirs, deltas, mine = stock.run, delta.run, ours.run
     return [
-        Figure("superstep at 700, stock / ours", late(theirs.durations) / late(mine.durations), least=12, goal=28),
-        Figure("whole run, stock / ours", theirs.whole / mine.whole, least=8, goal=15),
+        Figure("superstep at 700, stock / ours", late(theirs.durations) / late(mine.durations), least=28, guard=12),
+        Figure("whole run, stock / ours", theirs.whole / mine.whole, least=15, guard=8),
         Figure("database bytes, stock / ours", theirs.bytes / mine.bytes, least=90),
         Figure("WAL, stock / ours", theirs.counts.wal / mine.counts.wal, least=90),
-        Figure("saver.list, stock / ours", stock.reads.listed.seconds / ours.reads.listed.seconds, least=40, goal=100),
+        Figure("saver.list, stock / ours", stock.reads.listed.seconds / ours.reads.listed.seconds, least=100, guard=40),
         Figure(
             "get_state_history, stock / ours",
             stock.reads.history.seconds / ours.reads.history.seconds,
-            least=15,
-            goal=100,
+            least=100,
+            guard=15,
         ),
-        Figure("latest get_tuple, stock / ours", stock.reads.load / ours.reads.load, least=0.8, goal=1.4),
+        Figure("latest get_tuple, stock / ours", stock.reads.load / ours.reads.load, least=1.4, guard=0.8),
         Figure(
-            "superstep at 700, stock Delta / ours", late(deltas.durations) / late(mine.durations), least=0.35, goal=1
+            "superstep at 700, stock Delta / ours", late(deltas.durations) / late(mine.durations), least=1, guard=0.35
         ),
-        Figure("superstep p99, stock Delta / ours", p99(deltas.durations) / p99(mine.durations), least=1, goal=2),
+        Figure("superstep p99, stock Delta / ours", p99(deltas.durations) / p99(mine.durations), least=2, guard=1),
         Figure("database bytes, stock Delta / ours", deltas.bytes / mine.bytes, least=1.9),
         Figure(
             "get_state_history, stock Delta / ours",
             delta.reads.history.seconds / ours.reads.history.seconds,
-            least=20,
-            goal=100,
+            least=100,
+            guard=20,
         ),
         Figure("round trips a superstep, ours", ours.traffic.trips, most=1.1),
         Figure("write transactions a superstep, ours", mine.commits, most=1.05),
@@ -270,16 +269,17 @@ def main() -> int:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="print the floors and exit 1 below one")
+    parser.add_argument("--guard", action="store_true", help="print the floors and exit 1 where something got worse")
     parser.add_argument("--quick", action="store_true", help="a tenth of the length; its figures have no floors")
     parser.add_argument("--only", choices=sorted(SHAPES), help="only that shape")
     given = parser.parse_args()
     with server() as uri:
         figures = [figure for name in given.only or "ABC" for figure in SHAPES[name](uri, given.quick)]
-    check = given.check and not given.quick
+    check = (given.check or given.guard) and not given.quick
     print("\nOurs (the add_messages graph) against stock\n")
     for figure in figures:
         print(figure.line(check=check))
-    return 0 if not check or all(figure.held for figure in figures) else 1
+    return 0 if not check or all(figure.held(guarded=given.guard) for figure in figures) else 1
 
 
 if __name__ == "__main__":
