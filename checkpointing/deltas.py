@@ -216,12 +216,12 @@ def _remember(
 ) -> None:
     """What a run that goes on from here need not store again: the seeds' messages, and those written since."""
     thread = loader.memory.of(key[0])
-    for digest, message in resolver.objects.items():
-        thread.learn(message, digest, loaded=True)
-    thread.stored.update(resolver.visibility)
     known = thread.checkpoints.get(key[1:])
     if known is None:
         return
+    for digest, message in resolver.objects.items():
+        thread.learn(message, digest, loaded=True)
+    thread.stored.update(resolver.visibility)
     for channel, blob in blobs.items():
         if blob.kind in (LIST, SNAPSHOT):
             seed = result[channel].get("seed")

@@ -18,7 +18,7 @@ from .arrays import TextArray
 from .connections import Connections, Steps, run_again
 from .connections import Rows as Answer
 from .integrity import MARK, CheckpointCorrupted, Damage, Unsound, parent_writes
-from .memory import Head, KnownCheckpoint, KnownList, Memory
+from .memory import Head, KnownCheckpoint, KnownList, Memory, ThreadMemory
 from .operations import pulled
 from .packing import LIST, SNAPSHOT, Source
 from .reading import (
@@ -124,7 +124,7 @@ class Loader:
         found, sends = await run_again(self.connections, steps, transaction=snapshot)
         if found.rows is None:
             with self.memory.lock:
-                self.memory.of(thread_id).heads.setdefault(ns, Head())
+                self._current(thread_id, ns, found)
             return None
         loaded = built(found.rows, resolver, self.serde)
         if sends:
@@ -139,17 +139,23 @@ class Loader:
         key = {"thread_id": rows.thread_id, "checkpoint_ns": rows.ns, "checkpoint_id": rows.parent_id}
         return [self.serde.load((kind, data)) for kind, data in (yield _sql("sends", key))]
 
+    def _current(self, thread_id: str, ns: str, found: _Found) -> ThreadMemory:
+        """What is known of a thread; nothing, if rows that it counts on were taken away since, by whomever."""
+        thread = self.memory.of(thread_id)
+        known = thread.heads.get(ns)
+        if known is not None and known.exists and (found.head is None or known.generation != found.generation):
+            self.memory.forget(thread_id)
+            thread = self.memory.of(thread_id)
+        if found.head is not None:
+            thread.heads[ns] = Head(found.generation, exists=True)
+        else:
+            thread.heads.setdefault(ns, Head())
+        return thread
+
     def _remember(self, found: _Found, loaded: CheckpointTuple, resolver: Resolver) -> None:
         rows = found.rows
         assert rows is not None
-        thread = self.memory.of(rows.thread_id)
-        known_head = thread.heads.get(rows.ns)
-        if found.head is None:
-            thread.heads.setdefault(rows.ns, Head())
-        elif known_head is None or known_head.generation != found.generation:
-            thread.heads[rows.ns] = Head(found.generation, exists=True)
-        else:
-            known_head.exists = True
+        thread = self._current(rows.thread_id, rows.ns, found)
         for digest, message in resolver.objects.items():
             thread.learn(message, digest, loaded=True)
         thread.stored.update(resolver.visibility)
