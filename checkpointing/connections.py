@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, Connection
+from psycopg.errors import DeadlockDetected
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
@@ -46,7 +47,7 @@ class BlockingConnections(Protocol):
 
 
 async def run_again(connections: Connections, steps: Callable[[], Steps[T]], *, transaction: bool = False) -> T:
-    """Run the steps; on a lost connection again, on another. They must be harmless to repeat.
+    """Run the steps; on a lost connection or a deadlock again. They must be harmless to repeat.
 
     Raises:
         psycopg.OperationalError: the connection was lost at every attempt.
@@ -55,7 +56,7 @@ async def run_again(connections: Connections, steps: Callable[[], Steps[T]], *, 
         try:
             return await connections.run(steps, transaction=transaction)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if not _lost(error):
+            if not _again(error):
                 raise
             await asyncio.sleep(pause)
     return await connections.run(steps, transaction=transaction)
@@ -67,10 +68,15 @@ def run_again_blocking(connections: BlockingConnections, steps: Callable[[], Ste
         try:
             return connections.run(steps)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if not _lost(error):
+            if not _again(error):
                 raise
             time.sleep(pause)
     return connections.run(steps)
+
+
+def _again(error: psycopg.Error) -> bool:
+    # Two that waited for each other: the server took one of them back.
+    return isinstance(error, DeadlockDetected) or _lost(error)
 
 
 def _lost(error: psycopg.Error) -> bool:

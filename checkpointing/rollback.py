@@ -22,9 +22,9 @@ from .memory import Memory
 from .reading import Rows, checkpoint_rows, config_of
 from .serde import NotDecrypted, TypeNotAllowed
 from .sql import queries
+from .upkeep import locked
 
 SQL: Final = queries("rollback")
-LOCK: Final = queries("upkeep")["lock"]
 
 
 class UnknownCheckpoint(HoldfastError):
@@ -124,7 +124,7 @@ def _target(key: dict[str, Any]) -> Steps[tuple[Any, ...]]:
 
 
 def _move(thread_id: str, checkpoint_id: str) -> Steps[str]:
-    yield LOCK, {"threads": [thread_id]}
+    yield from locked([thread_id])
     key = {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": checkpoint_id}
     target = yield from _target(key)
     ((last,),) = yield SQL["above"], key

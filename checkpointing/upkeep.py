@@ -23,6 +23,8 @@ from .sql import queries
 from .visibility import Audience, Visibility
 
 SQL: Final = queries("upkeep")
+_AT_ONCE: Final = 500
+"""Threads that are deleted in one transaction: the server's room for locks is for some thousands."""
 STRATEGIES: Final = ("keep_latest", "delete", "delete_all")
 
 
@@ -44,7 +46,9 @@ class Upkeep:
 
     async def delete_threads(self, threads: Sequence[str]) -> None:
         """Remove everything of these threads."""
-        await self._alone([str(thread_id) for thread_id in threads], lambda ids: _deleted(ids, keep=()))
+        ids = [str(thread_id) for thread_id in threads]
+        for start in range(0, len(ids), _AT_ONCE):
+            await self._alone(ids[start : start + _AT_ONCE], lambda some: _deleted(some, keep=()))
 
     async def copy_thread(self, source: str, target: str) -> None:
         """Copy a thread's rows; their digests do not name the thread."""
@@ -56,7 +60,7 @@ class Upkeep:
             for table in ("checkpoints", "blobs", "writes", "messages", "heads"):
                 yield SQL[f"copy_{table}"], names
 
-        await self._alone([names["source"]], lambda _: steps(), lock="hold")
+        await self._alone(list(names.values()), lambda _: steps(), lock="hold")
 
     async def prune(self, threads: Sequence[str], strategy: str) -> None:
         """Keep the newest checkpoint of each namespace, or nothing."""
@@ -104,12 +108,12 @@ class Upkeep:
         return await run_again(self.connections, found)
 
     async def _alone(self, threads: list[str], steps: Callable[[list[str]], Steps[Any]], *, lock: str = "lock") -> Any:
-        def locked() -> Steps[Any]:
-            yield SQL[lock], {"threads": threads}
+        def work() -> Steps[Any]:
+            yield from locked(threads, lock)
             return (yield from steps(threads))
 
         try:
-            return await run_again(self.connections, locked, transaction=True)
+            return await run_again(self.connections, work, transaction=True)
         except Unsound as unsound:
             raise CheckpointCorrupted(unsound.damage, thread_id=", ".join(threads)) from unsound
         finally:
@@ -183,6 +187,15 @@ class Upkeep:
             columns = ("namespaces", "channels", "versions")
             yield SQL["drop_blobs"], {**key, **{name: [row[at] for row in garbage] for at, name in enumerate(columns)}}
         yield SQL["keep_messages"], {**key, "digests": BytesArray(digests)}
+
+
+def locked(threads: list[str], lock: str = "lock") -> Steps[None]:
+    """Let no run commit to these threads until the transaction ends."""
+    wanted = {"threads": threads}
+    yield SQL[lock], wanted
+    # Namespaces that had no head to lock. Asked for second: a first commit that holds a head would not get it.
+    yield SQL["alone"], wanted
+    yield SQL[lock], wanted
 
 
 _Key = tuple[str, str]

@@ -53,6 +53,19 @@ BEGIN
 END
 $$;
 
+-- A namespace's first commit, which has no head that upkeep could have locked, waits for upkeep of its thread;
+-- upkeep waits for it. The lock is let go at the transaction's end.
+CREATE FUNCTION holdfast.opened(thread text, known boolean) RETURNS bigint
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF known THEN
+        RETURN holdfast.still(0, 1);
+    END IF;
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended(thread, 1869636974));
+    RETURN 0;
+END
+$$;
+
 -- A point in time as text, or null: one that is damaged is not to stop what looks at many.
 CREATE FUNCTION holdfast.moment(given text) RETURNS timestamptz
 LANGUAGE plpgsql STABLE AS $$

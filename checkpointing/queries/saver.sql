@@ -97,11 +97,11 @@ heads AS (
         generation = holdfast.still(head.generation, excluded.generation)
     RETURNING thread_id, checkpoint_ns, xmax = 0 AS created
 )
-SELECT holdfast.still(0, 1)
+SELECT holdfast.opened(
+    thread_id, (thread_id, checkpoint_ns) IN (SELECT * FROM unnest(%(k_thread)s, %(k_ns)s))
+)
 FROM heads
-INNER JOIN unnest(%(k_thread)s, %(k_ns)s) AS known (thread_id, checkpoint_ns)
-    USING (thread_id, checkpoint_ns)
-WHERE heads.created
+WHERE created
 UNION ALL
 SELECT holdfast.still(0, 1)
 FROM unnest(%(t_thread)s, %(t_ns)s) AS known (thread_id, checkpoint_ns)

@@ -14,6 +14,15 @@ SELECT 1 FROM holdfast.heads WHERE thread_id = ANY(%(threads)s::text[])
 ORDER BY thread_id, checkpoint_ns
 FOR UPDATE;
 
+-- name: alone
+-- No namespace of the threads gets its first commit until this transaction ends (`holdfast.opened`).
+SELECT pg_advisory_xact_lock(key) FROM (
+    SELECT DISTINCT hashtextextended(thread_id, 1869636974) AS key
+    FROM unnest(%(threads)s::text[]) AS g (thread_id)
+    ORDER BY key
+    OFFSET 0
+) AS keys;
+
 -- name: delete_checkpoints
 DELETE FROM checkpoints WHERE thread_id = ANY(%(threads)s::text[]);
 

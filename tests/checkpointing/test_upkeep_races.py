@@ -162,3 +162,16 @@ def test_a_subgraph_begins_during_upkeep(removal: str, statement: str, two: list
     finally:
         keeper.end()
     assert_whole(database_uri, graph)
+
+
+@pytest.mark.parametrize(("removal", "statement"), MEETINGS)
+def test_a_thread_begins_during_upkeep(removal: str, statement: str, two: list[Database], database_uri: str) -> None:
+    """Its first commit is there in full, or not at all."""
+    keeper = Keeper(two[1], database_uri, removal, statement)
+    graph = talk(two[0].saver, "plain")
+    keeper.begin()
+    try:
+        run(graph, said(1, "send again"))
+    finally:
+        keeper.end()
+    assert_whole(database_uri, graph)
