@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.ready
+# Test processes, each with a Postgres of its own. They wait for disks and children more than they compute.
+WORKERS ?= 4
 
 .PHONY: demo test check bench clean
 
@@ -10,7 +12,7 @@ demo: $(READY) ## the outreach agent on the sample dossier: killed half-way, res
 	@$(BIN)/python samples/demo.py
 
 test: $(READY) ## every test, every README example, the notebook
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal
 
 check: $(READY) ## style, types and floors
 	@$(BIN)/ruff format --check .
