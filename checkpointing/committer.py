@@ -91,10 +91,11 @@ class Committer:
     def _add(self, waiting: _Waiting) -> None:
         self._check()
         key = waiting.operation.place[:2]
+        waiting.urgent = waiting.operation.urgent or self._memory.waited(*key)
         with self._arrival:
             self._refuse(waiting.operation.thread_id)
             self._waiting.append(waiting)
-            self._urgent += waiting.operation.urgent
+            self._urgent += waiting.urgent
             if waiting.writes:
                 self._behind[key] = max(waiting.operation.place[2], self._behind.get(key, ""))
             else:
@@ -162,7 +163,7 @@ class Committer:
             while not self._ready() and not self._closing and (left := until - time.monotonic()) > 0:
                 self._arrival.wait(left)
             batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-            self._urgent -= sum(waiting.operation.urgent for waiting in batch)
+            self._urgent -= sum(waiting.urgent for waiting in batch)
             self._behind.clear()
             for waiting in self._waiting:
                 if waiting.writes:
@@ -246,6 +247,8 @@ class _Waiting:
     done: Future[None] | asyncio.Future[None]
     loop: asyncio.AbstractEventLoop | None = None
     early: bool = False
+    urgent: bool = True
+    """Whether it is committed without waiting for company."""
 
     @property
     def writes(self) -> bool:

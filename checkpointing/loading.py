@@ -159,6 +159,8 @@ class Loader:
         for digest, message in resolver.objects.items():
             thread.learn(message, digest, loaded=True)
         thread.stored.update(resolver.visibility)
+        if rows.metadata.get("counters_since_delta_snapshot"):
+            thread.waited.add(rows.ns)
         known = KnownCheckpoint(
             digest=rows.seal.digest if rows.seal else "",
             step=rows.metadata.get("step"),

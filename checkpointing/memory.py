@@ -129,6 +129,8 @@ class ThreadMemory:
         self.stored: dict[bytes, str] = {}
         """By digest of a message that is in the database: its visibility there."""
         self.checkpoints: OrderedDict[tuple[str, str], KnownCheckpoint] = OrderedDict()
+        self.waited: set[str] = set()
+        """Namespaces with a `DeltaChannel`: there LangGraph waits for a task's writes before it puts a checkpoint."""
         self._objects: dict[int, KnownMessage] = {}
         self._changed: set[int] = set()
         """Objects that were changed in place: lists that were stored before have the old digest."""
@@ -239,6 +241,11 @@ class Memory:
         while self._threads and (size > _MESSAGES or len(self._threads) >= _THREADS):
             size -= self._threads.popitem(last=False)[1].size
         return self._threads.setdefault(thread_id, ThreadMemory())
+
+    def waited(self, thread_id: str, ns: str) -> bool:
+        """Whether a checkpoint comes only when the writes are answered for; asked without the lock, on any thread."""
+        known = self._threads.get(thread_id)
+        return known is not None and ns in known.waited
 
     def forget(self, thread_id: str) -> None:
         """Know nothing of a thread any more."""

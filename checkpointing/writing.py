@@ -153,7 +153,10 @@ class Encoder:
             and (before is None or before.get(channel) == str(versions[channel]))
         }
         kept = [channel for channel in values if channel in versions and channel not in put.new_versions]
-        counts_on = kept or metadata.get("counters_since_delta_snapshot") or not self._thread.heads[ns].exists
+        counters = metadata.get("counters_since_delta_snapshot")
+        if counters:
+            self._thread.waited.add(ns)
+        counts_on = kept or counters or not self._thread.heads[ns].exists
         if put.stands_on and parent is None and counts_on:
             raise ThreadChanged(thread_id)  # what it counts on went with the checkpoint that it stands on
         stored = stored_bits(versions, values, known.foreign)

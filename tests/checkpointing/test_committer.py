@@ -12,7 +12,8 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
 
-from holdfast.checkpointing import Database, DatabaseUnavailable, connections
+from holdfast.checkpointing import Database, DatabaseUnavailable, committer, connections
+from tests.support.talks import on, said, talk
 
 ON: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 
@@ -134,3 +135,13 @@ def test_what_arrives_together_is_committed_together(db: Database, gate: Gate, p
     assert gate.commits < 26
     with psycopg.connect(db.uri) as connection:
         assert connection.execute("SELECT count(*) FROM checkpoints").fetchone() == (13,)
+
+
+def test_writes_that_langgraph_waits_for_do_not_wait_for_company(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a `DeltaChannel` a checkpoint is put only when its writes are saved: nothing would ever join them."""
+    graph = talk(db.saver, "delta")
+    graph.invoke(said(0, ""), on("t"))
+    monkeypatch.setattr(committer, "_COMPANY", 3600.0)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(graph.invoke, said(1, ""), on("t"), durability="sync").result(timeout=60)
+    assert graph.get_state(on("t")).next == ()
