@@ -2,12 +2,14 @@
 
 from .database import Database
 from .documents import Document, Documents, Passage
+from .durable import NotResumable
 from .errors import (
     DatabaseClosed,
     DatabaseUnavailable,
     EmbeddedPostgresFailed,
     HoldfastError,
     InvalidDatabaseURI,
+    LeaseLost,
     MissingExtra,
     ThreadBusy,
     ThreadChanged,
@@ -15,6 +17,7 @@ from .errors import (
 )
 from .findings import Finding, Severity
 from .integrity import CheckpointCorrupted, Damage
+from .journal import Doubt, Journal, JournalMismatch
 from .messages import LoggedMessage
 from .migrate import SchemaTooNew, SetupRefused
 from .rollback import UnknownCheckpoint
@@ -44,6 +47,7 @@ __all__ = [
     "DatabaseUnavailable",
     "Document",
     "Documents",
+    "Doubt",
     "EmbeddedPostgresFailed",
     "Finding",
     "HoldfastError",
@@ -51,9 +55,13 @@ __all__ = [
     "HoldfastStore",
     "InvalidDatabaseURI",
     "InvalidEncryptionKey",
+    "Journal",
+    "JournalMismatch",
+    "LeaseLost",
     "LoggedMessage",
     "MissingExtra",
     "NotDecrypted",
+    "NotResumable",
     "NothingStored",
     "Passage",
     "SchemaTooNew",

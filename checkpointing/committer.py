@@ -17,6 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from .batch import Batch
 from .bridge import connection_errors
 from .connections import BlockingConnections, Steps, run_again_blocking
+from .durable import Durable
 from .errors import DatabaseUnavailable, ThreadChanged
 from .memory import Memory
 from .operations import Operation, Put, PutWrites, awaits
@@ -45,8 +46,11 @@ class Committer:
     took longer than the commit.
     """
 
-    def __init__(self, connections: BlockingConnections, memory: Memory, check: Callable[[], None]) -> None:
-        """`check` raises `DatabaseClosed` where nothing can be committed any more."""
+    def __init__(
+        self, connections: BlockingConnections, memory: Memory, check: Callable[[], None], durable: Durable
+    ) -> None:
+        """`check` raises `DatabaseClosed` where nothing can be committed any more; `durable` is told what is saved."""
+        self._durable = durable
         self._connections = connections
         self._memory = memory
         self._check = check
@@ -197,9 +201,15 @@ class Committer:
                     self._settle([waiting], settled)
             else:
                 settled += [(waiting, error) for waiting in batch]
+                for waiting in batch:
+                    if not waiting.writes:
+                        self._durable.failed(*waiting.operation.place[:3], error)
                 self._failed.update({waiting.operation.thread_id: error for waiting in batch if waiting.early})
         else:
             settled += [(waiting, None) for waiting in batch]
+            for waiting in batch:
+                if not waiting.writes:
+                    self._durable.note(*waiting.operation.place[:3])
         finally:
             self._close(batch)
 

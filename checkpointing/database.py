@@ -236,12 +236,14 @@ class Database:
             self._bridge,
             connections,
             commits=KeptConnection(lambda: Connection.connect(uri, **_CONNECTION_OPTIONS)),
+            journal=KeptConnection(lambda: Connection.connect(uri, **_CONNECTION_OPTIONS)),
             dedicated=lambda: _connect(uri),
             owner=self,
             serde=serde,
             policy=policy,
             on_corruption=on_corruption,
         )
+        self.journal = self.saver.journal
         self._care = Care(self.saver.upkeep)
         self.store = HoldfastStore(self._bridge, AsyncPostgresStore(self._pool))
         self.documents = Documents(self._bridge, self._pool)

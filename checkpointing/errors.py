@@ -60,3 +60,11 @@ class UnknownDocument(HoldfastError):
         self.name: Final = name
         self.known: Final = known
         super().__init__(f"no document named {name!r} in this dossier; it holds: {', '.join(known) or 'nothing'}")
+
+
+class LeaseLost(HoldfastError):
+    """Another worker took the thread over: what this run still writes is not accepted."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id: Final = thread_id
+        super().__init__(f"thread {thread_id!r} is run by another worker now; nothing of this run is accepted any more")

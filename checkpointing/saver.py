@@ -28,11 +28,14 @@ from .bridge import Bridge
 from .committer import Committer
 from .connections import BlockingConnections, Connections, LoopConnections, ThreadConnections
 from .deltas import delta_history
+from .durable import Durable
+from .journal import Journal
+from .leases import Leases
 from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
 from .operations import Put, PutWrites
-from .reading import config_of
+from .reading import config_of, settings_of
 from .serde import MessageSerializer, StrictSerializer
 from .upkeep import Upkeep
 from .visibility import VisibilityPolicy
@@ -73,10 +76,10 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         if isinstance(pool, AsyncConnectionPool):
             self._foreign_loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
             connections = LoopConnections(pool, self._foreign_loop)
-            commits = connections.blocking()
+            commits, journal = connections.blocking(), connections.blocking()
         elif isinstance(pool, ConnectionPool):  # pyright: ignore[reportUnnecessaryIsInstance]
             connections = ThreadConnections(pool)
-            commits = connections.blocking()
+            commits, journal = connections.blocking(), connections.blocking()
         else:
             raise TypeError(
                 f"HoldfastSaver takes a psycopg_pool.ConnectionPool or AsyncConnectionPool, not {type(pool).__name__}; "
@@ -84,7 +87,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
             )
         messages = MessageSerializer(serde or StrictSerializer())
         self._owns_bridge = True
-        self._start(Bridge(), connections, commits, messages, policy or VisibilityPolicy(), on_corruption)
+        self._start(Bridge(), connections, commits, journal, messages, policy or VisibilityPolicy(), on_corruption)
         self._dedicated: Callable[[], Awaitable[AsyncConnection[DictRow]]] = partial(_dedicated, pool)
 
     _owner: object = None
@@ -97,6 +100,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         connections: Connections,
         *,
         commits: BlockingConnections,
+        journal: BlockingConnections,
         dedicated: Callable[[], Awaitable[AsyncConnection[DictRow]]],
         owner: object,
         serde: MessageSerializer,
@@ -106,7 +110,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         """The saver of a `Database`, its `owner`: on its loop, with a connection of its own for commits."""
         saver = cls.__new__(cls)
         saver._owns_bridge = False
-        saver._start(bridge, connections, commits, serde, policy, on_corruption)
+        saver._start(bridge, connections, commits, journal, serde, policy, on_corruption)
         saver._dedicated = dedicated
         saver._owner = owner
         return saver
@@ -127,6 +131,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         bridge: Bridge,
         connections: Connections,
         commits: BlockingConnections,
+        journal: BlockingConnections,
         serde: MessageSerializer,
         policy: VisibilityPolicy,
         on_corruption: Policy,
@@ -137,7 +142,10 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._connections = connections
         self._policy = policy
         self._memory = Memory()
-        self._committer = Committer(commits, self._memory, bridge.check)
+        self.leases = Leases()
+        self._durable = Durable()
+        self._committer = Committer(commits, self._memory, bridge.check, self._durable)
+        self.journal = Journal(bridge, connections, journal, self._durable, self.leases)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
         self._encoder = Encoder(serde, policy, self._memory)
         self.upkeep = Upkeep(self._loader, self._memory, connections)
@@ -173,6 +181,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
     def close(self) -> None:
         """Commit what is waiting and end the saver's threads; a pool that was handed in stays open."""
         self._committer.close()
+        self.journal.close()
         if self._owns_bridge:
             self._bridge.close()
 
@@ -196,11 +205,22 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
             DatabaseUnavailable: the database cannot be reached.
         """
         self._committer.pardon(config)
-        return self._call(self._loader.load, config)
+        return self._loaded(config, self._call(self._loader.load, config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         self._committer.pardon(config)
-        return await self._bridge.acall(self._loader.load, config)
+        return self._loaded(config, await self._bridge.acall(self._loader.load, config))
+
+    def _loaded(self, config: RunnableConfig, found: CheckpointTuple | None) -> CheckpointTuple | None:
+        settings = settings_of(config)
+        checkpoint_id = found.checkpoint["id"] if found else None
+        self._durable.note(str(settings["thread_id"]), str(settings.get("checkpoint_ns", "")), checkpoint_id)
+        return found
+
+    @property
+    def serializer(self) -> MessageSerializer:
+        """What writes and reads state, and the results of calls."""
+        return self._loader.serde
 
     async def aget(self, config: RunnableConfig) -> Checkpoint | None:
         # The LangGraph server wants this overridden on the class.

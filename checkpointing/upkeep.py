@@ -57,7 +57,7 @@ class Upkeep:
         def steps() -> Steps[None]:
             if (yield SQL["exists"], names):
                 raise ThreadExists(names["target"])
-            for table in ("checkpoints", "blobs", "writes", "messages", "heads"):
+            for table in ("checkpoints", "blobs", "writes", "messages", "heads", "effects"):
                 yield SQL[f"copy_{table}"], names
 
         await self._alone(list(names.values()), lambda _: steps(), lock="hold")
@@ -291,7 +291,7 @@ def _run_of(row: tuple[Any, ...]) -> str | None:
 
 def _deleted(threads: list[str], keep: Sequence[str]) -> Steps[None]:
     wanted = {"threads": threads, "keep": list(keep)}
-    for table in ("checkpoints", "blobs", "writes", "messages", "heads", "incidents", "settings"):
+    for table in ("checkpoints", "blobs", "writes", "messages", "heads", "incidents", "settings", "effects"):
         yield SQL[f"delete_{table}"], wanted
 
 

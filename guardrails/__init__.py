@@ -2,18 +2,32 @@
 
 from .answers import AnswerMiddleware
 from .audience import AudienceTransformer, avisible_stream, visible_stream, visible_value
+from .effect import effect
+from .effects import DID_NOT_HAPPEN, CallAbandoned, JournalNeedsSaver, NotDone, OnDoubt, idempotency_key
+from .envelope import ResultNotKept
+from .journaling import JournalMiddleware, journaled
 from .model_errors import MalformedAnswer, ModelCallFailed, ModelErrorMiddleware, is_transient
 from .quotes import Located, locate, quoted_spans
 
 __all__ = [
+    "DID_NOT_HAPPEN",
     "AnswerMiddleware",
     "AudienceTransformer",
+    "CallAbandoned",
+    "JournalMiddleware",
+    "JournalNeedsSaver",
     "Located",
     "MalformedAnswer",
     "ModelCallFailed",
     "ModelErrorMiddleware",
+    "NotDone",
+    "OnDoubt",
+    "ResultNotKept",
     "avisible_stream",
+    "effect",
+    "idempotency_key",
     "is_transient",
+    "journaled",
     "locate",
     "quoted_spans",
     "visible_stream",

@@ -16,6 +16,7 @@ from .contracts import (
     Selection,
 )
 from .dossier import Loaded, load_folder
+from .dossier_tools import dossier_tools, web_tools
 from .draft import draft_node
 from .errors import (
     DeliveryFailed,
@@ -28,6 +29,7 @@ from .errors import (
     UnknownModel,
     UnsupportedQuote,
 )
+from .guarded import guarded
 from .index import Brief, check_brief, index_node
 from .mail import SmtpServer
 from .models import load_model
@@ -37,7 +39,7 @@ from .research import research_node
 from .select import select_node
 from .send import send_node
 from .stage import Guardrails, stage
-from .tools import dossier_tools, web_tools
+from .tools import each_call, tool_node
 
 __all__ = [
     "Angle",
@@ -72,6 +74,8 @@ __all__ = [
     "check_brief",
     "dossier_tools",
     "draft_node",
+    "each_call",
+    "guarded",
     "index_node",
     "load_folder",
     "load_model",
@@ -80,6 +84,7 @@ __all__ = [
     "select_node",
     "send_node",
     "stage",
+    "tool_node",
     "utc_now",
     "web_tools",
 ]

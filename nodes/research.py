@@ -11,10 +11,10 @@ from langchain_core.tools import BaseTool
 from typing_extensions import TypedDict
 
 from .contracts import Findings, Problem
+from .dossier_tools import DossierState
 from .errors import NoEvidence
 from .prompts import render
 from .stage import Guardrails, stage
-from .tools import DossierState
 
 QUESTIONS: Final = (
     "What does {company} do, and for whom?",

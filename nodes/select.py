@@ -13,10 +13,10 @@ from ..checkpointing.documents import Documents
 from ..checkpointing.errors import UnknownDocument
 from ..guardrails.quotes import locate
 from .contracts import Angle, Evidence, Problem, Quote, Selection
+from .dossier_tools import DossierState
 from .errors import NoEvidence
 from .prompts import render
 from .stage import Guardrails, stage
-from .tools import DossierState
 
 PASSAGES_PER_ANGLE: Final = 6
 

@@ -1,82 +1,78 @@
-"""The tools of research: search a dossier, read a document, and the web where there is a key."""
+"""A tool node for hand-made graphs in which parallel calls do not harm each other."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import logging
-import os
-from collections.abc import Callable
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, cast
 
-from langchain.agents import AgentState
-from langchain.tools import ToolRuntime
-from langchain_core.tools import BaseTool, tool
-from pydantic import Field
+from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.graph import END
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Send
 
-from ..checkpointing.documents import Documents
-from ..checkpointing.errors import MissingExtra, UnknownDocument
+from ..guardrails.journaling import JournalMiddleware
 
-logger = logging.getLogger(__name__)
-PAGE: Final = 12_000
-"""Characters of a document that one call returns."""
+TOOLS: Final = "tools"
 
 
-class DossierState(AgentState[Any]):
-    """The state of an agent that works on a dossier."""
+def tool_node(
+    tools: Sequence[BaseTool | Callable[..., Any]],
+    *,
+    journal: JournalMiddleware | None = None,
+    messages_key: str = "messages",
+    handle_tool_errors: bool = False,
+) -> ToolNode:
+    """LangGraph's tool node with journaled calls; to be reached through `each_call`.
 
-    dossier_id: str
+    Args:
+        tools: what may be called.
+        journal: says of each tool what to do about a call whose outcome is unknown; else the tools say it.
+        messages_key: where the state keeps its messages.
+        handle_tool_errors: tell the model of a tool's error, instead of ending the run; Holdfast's own errors
+            always end it.
+    """
+    journal = journal or JournalMiddleware()
+    given: dict[str, Any] = {"handle_tool_errors": True} if handle_tool_errors else {}
+    return ToolNode(
+        tools,
+        messages_key=messages_key,
+        wrap_tool_call=journal.wrap_tool_call,
+        awrap_tool_call=journal.awrap_tool_call,
+        **given,
+    )
 
 
-def dossier_tools(documents: Callable[[], Documents]) -> list[BaseTool]:
-    """`search` and `read_document`, over the dossier that the agent's state names.
+def each_call(
+    node: str = TOOLS, *, messages_key: str = "messages", then: str = END
+) -> Callable[[Any], list[Send] | str]:
+    """A conditional edge: each call of the newest turn to the tool node as a task of its own, else `then`.
 
-    `documents` is called when a tool is, so a graph can be built before a database is open.
+    A task of its own is saved of its own: an interrupt or a crash in one call leaves those that are finished
+    finished. Calls that have their answer are not sent again.
+
+    >>> graph.add_conditional_edges("model", each_call())  # doctest: +SKIP
     """
 
-    @tool
-    def search(
-        query: Annotated[str, Field(description="What to look for, in a few words.")],
-        runtime: ToolRuntime[None, DossierState],
-    ) -> str:
-        """Search the dossier. Returns the best passages as JSON, each with its document and position."""
-        found = documents().search(runtime.state["dossier_id"], query)
-        return json.dumps(
-            [{"document": hit.document, "position": hit.position, "text": hit.text} for hit in found],
-            ensure_ascii=False,
+    def route(state: Any) -> list[Send] | str:
+        messages = cast(
+            "list[AnyMessage]", state[messages_key] if isinstance(state, dict) else getattr(state, messages_key)
         )
+        turn = next(
+            (number for number in reversed(range(len(messages))) if isinstance(messages[number], AIMessage)), None
+        )
+        if turn is None:
+            return then
+        asked = cast("AIMessage", messages[turn])
+        answered = {message.tool_call_id for message in messages[turn:] if isinstance(message, ToolMessage)}
+        sends = [
+            Send(node, {"__type": _KIND, "tool_call": call, "state": state})
+            for call in asked.tool_calls
+            if call["id"] not in answered
+        ]
+        return sends or then
 
-    @tool
-    def read_document(
-        document: Annotated[str, Field(description="The document's name, as search gives it.")],
-        runtime: ToolRuntime[None, DossierState],
-        position: Annotated[int, Field(ge=0, description="The character to start from.")] = 0,
-    ) -> str:
-        """Read a document of the dossier from a position on. Long documents come in pages."""
-        try:
-            text = documents().read(runtime.state["dossier_id"], document).text
-        except UnknownDocument as error:
-            return str(error)  # the model may have misspelt it: the error lists the names
-        end = position + PAGE
-        page: dict[str, Any] = {"document": document, "position": position, "text": text[position:end]}
-        if end < len(text):
-            page["next_position"] = end
-        return json.dumps(page, ensure_ascii=False)
-
-    return [search, read_document]
+    return route
 
 
-def web_tools() -> list[BaseTool]:
-    """Web search through Tavily where `TAVILY_API_KEY` is set, else nothing.
-
-    The web informs the model; it is never quoted, because only the dossier's documents are kept.
-    A key without the `web` extra is said in the log.
-    """
-    if not os.environ.get("TAVILY_API_KEY"):
-        return []
-    if importlib.util.find_spec("langchain_tavily") is None:
-        logger.warning("TAVILY_API_KEY is set but not used: %s", MissingExtra("web", "web search"))
-        return []
-    from langchain_tavily import TavilySearch
-
-    return [TavilySearch(max_results=5)]
+_KIND: Final[Literal["tool_call_with_context"]] = "tool_call_with_context"

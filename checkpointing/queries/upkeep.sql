@@ -41,6 +41,9 @@ DELETE FROM holdfast.incidents WHERE thread_id = ANY(%(threads)s::text[]);
 -- name: delete_settings
 DELETE FROM holdfast.threads WHERE thread_id = ANY(%(threads)s::text[]);
 
+-- name: delete_effects
+DELETE FROM holdfast.effects WHERE thread_id = ANY(%(threads)s::text[]);
+
 -- name: delete_messages
 -- All of these threads' messages, but those of the visibilities that are to stay.
 DELETE FROM holdfast.messages
@@ -86,6 +89,16 @@ ORDER BY position;
 INSERT INTO holdfast.heads (thread_id, checkpoint_ns, checkpoint_id, writes, generation)
 SELECT %(target)s, checkpoint_ns, checkpoint_id, writes, generation
 FROM holdfast.heads WHERE thread_id = %(source)s;
+
+-- name: copy_effects
+INSERT INTO holdfast.effects (
+    thread_id, effect_id, kind, name, request, asked, state, token, attempts, worker, epoch, checkpoint_ns, task_id,
+    node, step, correlation_id, run_id, type, result, claimed_at, settled_at
+)
+SELECT
+    %(target)s, effect_id, kind, name, request, asked, state, token, attempts, worker, epoch, checkpoint_ns, task_id,
+    node, step, correlation_id, run_id, type, result, claimed_at, settled_at
+FROM holdfast.effects WHERE thread_id = %(source)s;
 
 -- name: checkpoints
 SELECT

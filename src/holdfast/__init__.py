@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         MissingExtra,
         ThreadBusy,
     )
+    from .guardrails import JournalMiddleware, effect
 
 __all__ = [
     "Database",
@@ -19,15 +20,17 @@ __all__ = [
     "HoldfastError",
     "HoldfastSaver",
     "HoldfastStore",
+    "JournalMiddleware",
     "MissingExtra",
     "ThreadBusy",
+    "effect",
 ]
 
 
 def __getattr__(name: str) -> object:
     # PEP 562: `holdfast --help` passes through here and must not wait for LangGraph to be imported.
     if name in __all__:
-        from . import checkpointing
+        from . import checkpointing, guardrails
 
-        return getattr(checkpointing, name)
+        return getattr(checkpointing if hasattr(checkpointing, name) else guardrails, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from holdfast.checkpointing import Database, Document
 from holdfast.nodes import dossier_tools, web_tools
-from holdfast.nodes.tools import PAGE, DossierState
+from holdfast.nodes.dossier_tools import PAGE, DossierState
 from tests.support.scripted import ScriptedModel, calling
 
 LONG = Document(name="long.txt", text="".join(f"line {number}\n" for number in range(3000)))

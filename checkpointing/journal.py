@@ -1,0 +1,284 @@
+"""The effect journal: every call is written down before it is tried, and answered from the record after."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, Literal, cast
+
+from .arrays import BytesArray, IntArray, TextArray
+from .bridge import Bridge
+from .connections import BlockingConnections, Connections, Steps, run_again
+from .durable import Durable
+from .errors import HoldfastError, LeaseLost
+from .grouping import Grouped, aanswer, answer
+from .leases import Lease, Leases
+from .sql import queries
+
+SQL: Final = queries("journal")
+Kind = Literal["model", "tool", "effect"]
+State = Literal["completed", "failed", "raised", "suspended"]
+Verdict = Literal["happened", "did not happen", "abandoned"]
+_EVENTS: Final = {"completed": "completed", "failed": "failed", "raised": "failed", "suspended": "suspended"}
+_STATES: Final[dict[Verdict, str]] = {
+    "happened": "completed",
+    "did not happen": "failed",
+    "abandoned": "abandoned",
+}
+
+
+class JournalMismatch(HoldfastError):
+    """A call is not the one that was written down under its id: the graph was changed under a running thread."""
+
+    def __init__(self, effect: Effect) -> None:
+        self.effect_id: Final = effect.effect_id
+        super().__init__(
+            f"{effect.kind} {effect.name!r} of thread {effect.thread_id!r} was recorded with other arguments under the "
+            f"id {effect.effect_id}: the graph was changed while the thread ran; run the thread to its end with the "
+            "graph it was begun with, or go on from an earlier checkpoint"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """A call that is about to be made, and where."""
+
+    thread_id: str
+    effect_id: str
+    """The same on every re-execution; what a tool is given as its idempotency key."""
+    kind: Kind
+    name: str
+    request: bytes
+    """Digest of what is asked."""
+    asked: Mapping[str, Any]
+    """What is asked, as JSON, for people."""
+    task_id: str
+    checkpoint_ns: str = ""
+    node: str | None = None
+    step: int | None = None
+    correlation_id: str | None = None
+    run_id: str | None = None
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What may be done about a call.
+
+    `claimed`: make it, then settle it. `completed`: `result` is its record. `abandoned`: a person gave it up.
+    `in_doubt`: it was begun by somebody who is gone; nobody knows what became of it.
+    """
+
+    effect: Effect
+    outcome: Literal["claimed", "completed", "abandoned", "in_doubt"]
+    attempt: int
+    token: str
+    result: tuple[str, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What became of a call."""
+
+    claim: Claim
+    state: State
+    result: tuple[str, bytes] | None = None
+    event: str | None = None
+    """The audit event's second word, if it is another than the state's."""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: Decimal | None = None
+    """US dollars."""
+    duration: float | None = None
+    """Seconds."""
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """For the audit trail, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A call whose outcome is unknown."""
+
+    thread_id: str
+    effect_id: str
+    kind: str
+    name: str
+    asked: Mapping[str, Any]
+    state: str
+    """`claimed`: its worker went away; `raised`: it ended in an error that does not say whether it happened."""
+    worker: str
+    claimed_at: datetime
+    task_id: str
+
+
+class Journal:
+    """Claims and settles calls, each in a durable commit of its own, those of many threads together."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        connections: Connections,
+        writes: BlockingConnections,
+        durable: Durable,
+        leases: Leases,
+    ) -> None:
+        self.durable: Final = durable
+        self.leases: Final = leases
+        self._bridge = bridge
+        self._connections = connections
+        self._grouped = Grouped(
+            writes, bridge.check, {"claim": (SQL["claim"], _claims), "settle": (SQL["settle"], _settlements)}
+        )
+
+    def claim(self, effect: Effect, *, again: bool = False) -> Claim:
+        """Write down that a call is about to be made; `again` takes one whose outcome is unknown.
+
+        Raises:
+            JournalMismatch: another call was recorded under its id.
+            LeaseLost: another worker runs the thread now.
+            DatabaseUnavailable: the database is lost; the call must not be made.
+        """
+        asked = _Asked(effect, again)
+        return _claimed(asked, answer(self._grouped.ask("claim", asked)))
+
+    async def aclaim(self, effect: Effect, *, again: bool = False) -> Claim:
+        """`claim` on any asyncio loop."""
+        asked = _Asked(effect, again)
+        return _claimed(asked, await aanswer(self._grouped.ask("claim", asked)))
+
+    def settle(self, settlement: Settlement) -> None:
+        """Write down what became of a call; if this fails, its outcome is unknown.
+
+        Raises:
+            LeaseLost: it is not ours to say any more.
+            DatabaseUnavailable: the database is lost.
+        """
+        _settled(settlement, answer(self._ask(settlement)))
+
+    async def asettle(self, settlement: Settlement) -> None:
+        """`settle` on any asyncio loop; cancelling it does not keep it from being written."""
+        _settled(settlement, await aanswer(self._ask(settlement)))
+
+    def _ask(self, settlement: Settlement) -> Future[tuple[Any, ...]]:
+        return self._grouped.ask("settle", settlement)
+
+    def doubts(self, thread_id: str, task_id: str | None = None) -> list[Doubt]:
+        """The calls of a thread, or of one task, that were begun and of which no end is known; running ones too."""
+        return self._bridge.call(self._doubts, thread_id, task_id)
+
+    async def adoubts(self, thread_id: str, task_id: str | None = None) -> list[Doubt]:
+        return await self._bridge.acall(self._doubts, thread_id, task_id)
+
+    def resolve(
+        self, thread_id: str, effect_id: str, verdict: Verdict, result: tuple[str, bytes] | None = None, *, by: str
+    ) -> bool:
+        """Say what became of a call whose outcome is unknown; false if it is not unknown any more."""
+        return self._bridge.call(self._resolve, thread_id, effect_id, verdict, result, by)
+
+    async def aresolve(
+        self, thread_id: str, effect_id: str, verdict: Verdict, result: tuple[str, bytes] | None = None, *, by: str
+    ) -> bool:
+        return await self._bridge.acall_to_end(self._resolve, thread_id, effect_id, verdict, result, by)
+
+    def close(self) -> None:
+        """Write what is waiting, and end the journal's thread."""
+        self._grouped.close()
+
+    async def _doubts(self, thread_id: str, task_id: str | None) -> list[Doubt]:
+        def steps() -> Steps[list[Doubt]]:
+            rows = yield SQL["in_doubt"], {"thread": thread_id, "task": task_id}
+            return [
+                Doubt(thread_id, effect_id, kind, name, json.loads(asked), state, worker, since, task)
+                for effect_id, kind, name, asked, state, worker, since, task in rows
+            ]
+
+        return await run_again(self._connections, steps)
+
+    async def _resolve(
+        self, thread_id: str, effect_id: str, verdict: Verdict, result: tuple[str, bytes] | None, by: str
+    ) -> bool:
+        kind, data = result or (None, None)
+        parameters = {
+            "thread": thread_id,
+            "effect": effect_id,
+            "state": _STATES[verdict],
+            "type": kind,
+            "result": data,
+            "actor": by,
+            "details": json.dumps({"verdict": verdict, "by": by}),
+        }
+
+        def steps() -> Steps[bool]:
+            ((done,),) = yield SQL["resolve"], parameters
+            return cast("bool", done)
+
+        return await run_again(self._connections, steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    effect: Effect
+    again: bool
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+def _claims(asked: Sequence[_Asked]) -> Mapping[str, Any]:
+    effects = [one.effect for one in asked]
+    leases = [effect.lease for effect in effects]
+    return {
+        "thread": TextArray(effect.thread_id for effect in effects),
+        "effect": TextArray(effect.effect_id for effect in effects),
+        "kind": TextArray(effect.kind for effect in effects),
+        "name": TextArray(effect.name for effect in effects),
+        "request": BytesArray(effect.request for effect in effects),
+        "asked": TextArray(json.dumps(effect.asked) for effect in effects),
+        "token": TextArray(one.token for one in asked),
+        "worker": TextArray(lease.worker if lease else "" for lease in leases),
+        "epoch": IntArray(lease.epoch if lease else None for lease in leases),
+        "again": IntArray(int(one.again) for one in asked),
+        "ns": TextArray(effect.checkpoint_ns for effect in effects),
+        "task": TextArray(effect.task_id for effect in effects),
+        "node": TextArray(effect.node for effect in effects),
+        "step": IntArray(effect.step for effect in effects),
+        "correlation": TextArray(effect.correlation_id for effect in effects),
+        "run": TextArray(effect.run_id for effect in effects),
+    }
+
+
+def _claimed(asked: _Asked, row: tuple[Any, ...]) -> Claim:
+    outcome, attempt, kind, data = row
+    if outcome == "lost":
+        raise LeaseLost(asked.effect.thread_id)
+    if outcome == "mismatch":
+        raise JournalMismatch(asked.effect)
+    return Claim(asked.effect, outcome, attempt, asked.token, (kind, bytes(data)) if data is not None else None)
+
+
+def _settlements(asked: Sequence[Settlement]) -> Mapping[str, Any]:
+    effects = [one.claim.effect for one in asked]
+    results = [one.result or (None, None) for one in asked]
+    return {
+        "thread": TextArray(effect.thread_id for effect in effects),
+        "effect": TextArray(effect.effect_id for effect in effects),
+        "token": TextArray(one.claim.token for one in asked),
+        "epoch": IntArray(effect.lease.epoch if effect.lease else None for effect in effects),
+        "state": TextArray(one.state for one in asked),
+        "event": TextArray(one.event or _EVENTS[one.state] for one in asked),
+        "type": TextArray(kind for kind, _ in results),
+        "result": BytesArray(data for _, data in results),
+        "tokens_in": IntArray(one.input_tokens for one in asked),
+        "tokens_out": IntArray(one.output_tokens for one in asked),
+        "price": TextArray(None if one.cost is None else str(one.cost) for one in asked),
+        "ms": TextArray(None if one.duration is None else f"{one.duration * 1000:.3f}" for one in asked),
+        "details": TextArray(json.dumps(one.details) for one in asked),
+    }
+
+
+def _settled(settlement: Settlement, row: tuple[Any, ...]) -> None:
+    if not row[0]:
+        raise LeaseLost(settlement.claim.effect.thread_id)

@@ -1,0 +1,37 @@
+-- name: claim
+SELECT c.*
+FROM unnest(
+    %(thread)s, %(effect)s, %(kind)s, %(name)s, %(request)s, %(asked)s, %(token)s, %(worker)s,
+    %(epoch)s, %(again)s, %(ns)s, %(task)s, %(node)s, %(step)s, %(correlation)s, %(run)s
+) WITH ORDINALITY AS g (
+    thread, effect, kind, name, request, asked, token, worker, epoch, again, ns, task, node, step, correlation, run, n
+)
+CROSS JOIN LATERAL holdfast.claim(
+    g.thread, g.effect, g.kind, g.name, g.request, g.asked::jsonb, g.token, g.worker, g.epoch, g.again = 1, g.ns,
+    g.task, g.node, g.step::int, g.correlation, g.run
+) AS c
+ORDER BY g.n;
+
+-- name: settle
+SELECT holdfast.settle(
+    g.thread, g.effect, g.token, g.epoch, g.state, g.event, g.type, g.result, g.tokens_in, g.tokens_out,
+    g.price::numeric, g.ms::double precision, g.details::jsonb
+)
+FROM unnest(
+    %(thread)s, %(effect)s, %(token)s, %(epoch)s, %(state)s, %(event)s, %(type)s, %(result)s,
+    %(tokens_in)s, %(tokens_out)s, %(price)s, %(ms)s, %(details)s
+) WITH ORDINALITY AS g (
+    thread, effect, token, epoch, state, event, type, result, tokens_in, tokens_out, price, ms, details, n
+)
+ORDER BY g.n;
+
+-- name: resolve
+SELECT holdfast.resolve(
+    %(thread)s, %(effect)s, %(state)s, %(type)s, %(result)s, %(actor)s, %(details)s::jsonb
+);
+
+-- name: in_doubt
+SELECT effect_id, kind, name, asked::text, state, worker, claimed_at, task_id FROM holdfast.effects
+WHERE thread_id = %(thread)s AND state IN ('claimed', 'raised')
+    AND (%(task)s::text IS NULL OR task_id = %(task)s)
+ORDER BY claimed_at, effect_id;

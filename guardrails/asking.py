@@ -1,0 +1,132 @@
+"""A person says what became of calls whose outcome is unknown: one question for all of a task's."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from langgraph.errors import GraphInterrupt
+from langgraph.types import interrupt
+
+from ..checkpointing.journal import Doubt, Effect, Journal, Verdict
+from .actions import Action, Work
+
+VERDICT: Final = "verdict"
+"""The type of a result that a person gave, as JSON."""
+_VERDICTS: Final[tuple[Verdict, ...]] = ("happened", "did not happen", "abandoned")
+Answer = tuple[Verdict, tuple[str, bytes] | None, str]
+"""A verdict, the result if it happened, and who says so."""
+HOW: Final = (
+    'answer {effect_id: {"verdict": "happened", "result": …}}, or with "did not happen" (it is then called) or '
+    '"abandoned", for each of the effects'
+)
+
+
+@dataclass(slots=True)
+class Asking:
+    """What one execution of a task asks a person; calls beside each other share the question.
+
+    In a stock `ToolNode` all calls of a turn are one task, whose answers LangGraph gives in the order of the
+    questions, whichever call asks: a question for each call would be answered with another's.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: GraphInterrupt | None = None
+    answers: dict[str, Answer] = field(default_factory=dict[str, Answer])
+
+    def settle(self, journal: Journal, effect: Effect, running: Callable[[Doubt], bool]) -> Work[None]:
+        """Ask about all of the task's calls that nobody is making, and write down what is said of this one.
+
+        Raises:
+            GraphInterrupt: nobody has answered yet.
+        """
+        place = (effect.thread_id, effect.task_id)
+        doubts: list[Doubt] = yield Action(lambda: journal.doubts(*place), lambda: journal.adoubts(*place))
+        doubts = [doubt for doubt in doubts if not running(doubt)]
+        if not any(doubt.effect_id == effect.effect_id for doubt in doubts):
+            return  # somebody has said it meanwhile
+        with self.lock:
+            if self.waiting is not None:
+                raise self.waiting
+            if effect.effect_id not in self.answers:
+                try:
+                    self.answers |= _answers(doubts)
+                except GraphInterrupt as waiting:
+                    self.waiting = waiting
+                    raise
+        # Those of the others too: they may have been answered for and never come.
+        for effect_id, answer in list(self.answers.items()):
+            yield resolved(journal, effect.thread_id, effect_id, answer)
+
+
+def resolved(journal: Journal, thread_id: str, effect_id: str, answer: Answer) -> Action:
+    """Write down what is said of a call."""
+    verdict, result, by = answer
+    return Action(
+        lambda: journal.resolve(thread_id, effect_id, verdict, result, by=by),
+        lambda: journal.aresolve(thread_id, effect_id, verdict, result, by=by),
+    )
+
+
+def _answers(doubts: Sequence[Doubt]) -> dict[str, Answer]:
+    """The answers, asked for until they can be understood."""
+    question: dict[str, Any] = {
+        "type": "effects_in_doubt",
+        "effects": [
+            {
+                "effect_id": doubt.effect_id,
+                "kind": doubt.kind,
+                "name": doubt.name,
+                "asked": dict(doubt.asked),
+                "since": doubt.claimed_at.isoformat(),
+                "worker": doubt.worker,
+            }
+            for doubt in doubts
+        ],
+        "how": HOW,
+    }
+    while True:
+        answer = interrupt(question)
+        try:
+            return understood(answer, [doubt.effect_id for doubt in doubts])
+        except ValueError as wrong:
+            question = {**question, "refused": str(wrong)}
+
+
+def understood(answer: Any, ids: Sequence[str]) -> dict[str, Answer]:
+    """What a person said of each effect.
+
+    Raises:
+        ValueError: it is not an answer to the question.
+    """
+    if not isinstance(answer, Mapping):
+        raise ValueError(f"the answer is no mapping: {HOW}")
+    given = cast("Mapping[str, Any]", answer)
+    if "verdict" in given and len(ids) == 1:
+        given = {ids[0]: given}
+    if missing := [effect_id for effect_id in ids if effect_id not in given]:
+        raise ValueError(f"nothing is said of {', '.join(missing)}: {HOW}")
+    if unknown := [effect_id for effect_id in given if effect_id not in ids]:
+        raise ValueError(f"not in doubt: {', '.join(map(str, unknown))}")
+    found: dict[str, Answer] = {}
+    for effect_id in ids:
+        said = cast("Mapping[str, Any]", given[effect_id] if isinstance(given[effect_id], Mapping) else {})
+        verdict = said.get("verdict")
+        if verdict not in _VERDICTS:
+            raise ValueError(f"the verdict on {effect_id} must be one of: {', '.join(_VERDICTS)}")
+        result: tuple[str, bytes] | None = None
+        if verdict == "happened":
+            try:
+                result = (VERDICT, json.dumps(said.get("result")).encode())
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"the result of {effect_id} is not JSON: {error}") from error
+        found[effect_id] = (verdict, result, str(said.get("by", "a person")))
+    return found
+
+
+def verdict_of(kept: tuple[str, bytes]) -> Any:
+    """The result that a person gave."""
+    return json.loads(kept[1])

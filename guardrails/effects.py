@@ -1,0 +1,335 @@
+"""One call, made once: claimed before, settled after, answered from the record when it comes again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import json
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_config
+from langgraph.errors import GraphBubbleUp
+
+from ..checkpointing.errors import HoldfastError
+from ..checkpointing.journal import Claim, Doubt, Effect, Journal, Kind, Settlement, State
+from ..checkpointing.saver import HoldfastSaver
+from .actions import Action, Work
+from .asking import Answer, Asking, resolved
+from .envelope import sealed
+
+T = TypeVar("T")
+Reconcile = Callable[[Mapping[str, Any]], Any]
+"""Asked with what the call was given: what it returned if it happened, or `DID_NOT_HAPPEN`."""
+OnDoubt = Literal["ask", "retry", "idempotent"] | Reconcile
+"""What to do about a call that was begun by a worker that is gone: let a person say what became of it, make it again
+(it is harmless), make it again with the same idempotency key, or ask the outside world."""
+_ATTEMPTS: Final = 4096
+_TEXT: Final = 2000
+_key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
+
+
+class _DidNotHappen:
+    def __repr__(self) -> str:
+        return "DID_NOT_HAPPEN"
+
+
+DID_NOT_HAPPEN: Final = _DidNotHappen()
+"""What `reconcile` returns if the outside world knows nothing of the call."""
+
+
+class NotDone(Exception):
+    """Raised by a tool or an effect that failed before it did anything: it may be tried again."""
+
+
+class CallAbandoned(HoldfastError):
+    """A person gave a call up whose outcome was unknown."""
+
+
+class JournalNeedsSaver(HoldfastError):
+    """A call was to be journaled in a graph that Holdfast does not save."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "calls are journaled in graphs that Holdfast saves: compile the graph with checkpointer=db.saver, and run "
+            "it with a thread_id"
+        )
+
+
+def idempotency_key() -> str:
+    """Within a journaled tool or effect: the same text each time this call is made, and no other call's.
+
+    Raises:
+        LookupError: nothing journaled is running here.
+    """
+    key = _key.get()
+    if key is None:
+        raise LookupError("no journaled call is running here")
+    return key
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One execution of a task: the calls that it has made so far, and what a person was asked about them."""
+
+    counts: Counter[str] = field(default_factory=Counter[str])
+    asking: Asking = field(default_factory=Asking)
+
+
+class _Attempts:
+    """By thread, task and attempt; a task that is run again begins anew."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempts: OrderedDict[tuple[Any, ...], Attempt] = OrderedDict()
+
+    def nth(self, key: tuple[Any, ...], call: str) -> tuple[int, Attempt]:
+        """How many calls like this one the attempt has made before."""
+        with self._lock:
+            attempt = self._attempts.setdefault(key, Attempt())
+            self._attempts.move_to_end(key)
+            while len(self._attempts) > _ATTEMPTS:
+                self._attempts.popitem(last=False)
+            count = attempt.counts[call]
+            attempt.counts[call] += 1
+            return count, attempt
+
+
+_attempts: Final = _Attempts()
+_running: Final[dict[tuple[str, str], Future[None]]] = {}
+"""Calls that this process is making: one that is executed again meanwhile waits for its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call in its place in a run."""
+
+    journal: Journal
+    saver: HoldfastSaver
+    config: RunnableConfig
+    effect: Effect
+    attempt: Attempt
+    on_doubt: OnDoubt
+
+
+def placed(
+    kind: Kind,
+    name: str,
+    identity: str,
+    request: Any,
+    *,
+    asked: Mapping[str, Any],
+    on_doubt: OnDoubt,
+    config: RunnableConfig | None = None,
+) -> Call:
+    """A call that the running task is about to make.
+
+    Args:
+        kind: what is called.
+        name: its name.
+        identity: what tells it from the task's other calls; the n-th of the same identity is another call.
+        request: what it is asked; the same on every re-execution, or it is `JournalMismatch`.
+        asked: the same for people, as JSON.
+        on_doubt: what to do if it was begun before and nobody knows what became of it.
+        config: the running task's, if it is not the current one.
+
+    Raises:
+        JournalNeedsSaver: the graph has another saver, or none.
+    """
+    config = config or get_config()
+    settings = config.get("configurable", {})
+    saver, runtime = settings.get("__pregel_checkpointer"), settings.get("__pregel_runtime")
+    info = getattr(runtime, "execution_info", None)
+    if not isinstance(saver, HoldfastSaver) or info is None or info.thread_id is None:
+        raise JournalNeedsSaver
+    nth, attempt = _attempts.nth(
+        (info.thread_id, info.task_id, info.node_first_attempt_time, info.node_attempt), f"{kind} {identity}"
+    )
+    metadata: Mapping[str, Any] = config.get("metadata") or {}
+    correlation = metadata.get("correlation_id", settings.get("correlation_id"))
+    effect = Effect(
+        thread_id=info.thread_id,
+        effect_id=f"hf-{digest([info.task_id, kind, identity, nth]).hex()}",  # LangGraph takes bare hex for its own ids
+        kind=kind,
+        name=name,
+        request=digest(request),
+        asked=told(asked),
+        task_id=info.task_id,
+        checkpoint_ns=info.checkpoint_ns,
+        node=metadata.get("langgraph_node"),
+        step=metadata.get("langgraph_step"),
+        correlation_id=None if correlation is None else told(str(correlation)),
+        run_id=None if info.run_id is None else str(info.run_id),
+        lease=saver.leases.of(config),
+    )
+    return Call(saver.journal, saver, config, effect, attempt, on_doubt)
+
+
+def begun(call: Call) -> Work[Claim]:
+    """Claim the call: on return it is to be made, or has a record, or was abandoned.
+
+    Raises:
+        GraphInterrupt: a person has to say what became of it.
+    """
+    journal, effect = call.journal, call.effect
+    yield Action(lambda: journal.durable.wait(call.config), lambda: journal.durable.await_(call.config))
+    key = (effect.thread_id, effect.effect_id)
+    while (other := _running.get(key)) is not None:
+        yield _until(other)
+    again = call.on_doubt in ("retry", "idempotent")
+    claim: Claim = yield _claim(journal, effect, again)
+    while claim.outcome == "in_doubt":
+        if callable(call.on_doubt):
+            yield from _reconciled(call, call.on_doubt)
+        else:
+            yield from call.attempt.asking.settle(journal, effect, _under_way)
+        claim = yield _claim(journal, effect, False)
+    if claim.outcome == "claimed":
+        _running[key] = Future()
+        if effect.lease is not None:
+            effect.lease.check()
+    return claim
+
+
+def ended(claim: Claim) -> None:
+    """The call is over, however it ended; who waits for it may go on."""
+    if (running := _running.pop((claim.effect.thread_id, claim.effect.effect_id), None)) is not None:
+        running.set_result(None)
+
+
+def made(call: Call, act: Action, codec: Codec) -> Work[Any]:
+    """Make a call once; its result, or the record of it.
+
+    Raises:
+        CallAbandoned: a person gave it up, and `codec` has nothing to return for that.
+        ResultNotKept: it was made, and its result cannot be recorded: its outcome stays unknown.
+    """
+    claim: Claim = yield from begun(call)
+    if claim.outcome == "abandoned":
+        return codec.abandoned(call)
+    if claim.outcome == "completed":
+        assert claim.result is not None
+        return codec.opened(call, claim.result)
+    began = time.monotonic()
+    token = _key.set(call.effect.effect_id)
+    try:
+        try:
+            result = yield act
+        except GraphBubbleUp:
+            yield settled(call, claim, "suspended", began)
+            raise
+        except Exception as error:
+            safe = isinstance(error, NotDone) or call.on_doubt in ("retry", "idempotent")
+            yield settled(call, claim, "failed" if safe else "raised", began, error=error)
+            raise
+        try:
+            kept = codec.sealed(call, result)
+        except HoldfastError as error:
+            yield settled(call, claim, "raised", began, error=error)
+            raise
+        yield settled(call, claim, "completed", began, kept=kept, **codec.told(result))
+        return result
+    finally:
+        _key.reset(token)
+        ended(claim)
+
+
+class Codec:
+    """How a kind of call's results are kept."""
+
+    def sealed(self, call: Call, result: Any) -> tuple[str, bytes]:
+        raise NotImplementedError
+
+    def opened(self, call: Call, kept: tuple[str, bytes]) -> Any:
+        raise NotImplementedError
+
+    def abandoned(self, call: Call) -> Any:
+        raise CallAbandoned(f"{call.effect.kind} {call.effect.name!r} was given up by a person; its outcome is unknown")
+
+    def told(self, result: Any) -> dict[str, Any]:
+        """For the audit trail: details, and what the call used."""
+        return {"details": {"result": told(str(result))}}
+
+
+def settled(
+    call: Call,
+    claim: Claim,
+    state: State,
+    began: float,
+    *,
+    kept: tuple[str, bytes] | None = None,
+    error: BaseException | None = None,
+    details: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Action:
+    """Write down what became of a call."""
+    said = {"error": told(f"{type(error).__name__}: {error}")} if error is not None else details or {}
+    settlement = Settlement(
+        claim=claim, state=state, result=kept, duration=time.monotonic() - began, details=said, **more
+    )
+    return Action(lambda: call.journal.settle(settlement), lambda: call.journal.asettle(settlement))
+
+
+def _claim(journal: Journal, effect: Effect, again: bool) -> Action:
+    return Action(lambda: journal.claim(effect, again=again), lambda: journal.aclaim(effect, again=again))
+
+
+def _under_way(doubt: Doubt) -> bool:
+    return (doubt.thread_id, doubt.effect_id) in _running
+
+
+def _until(other: Future[None]) -> Action:
+    return Action(other.result, lambda: asyncio.shield(asyncio.wrap_future(other)))
+
+
+def _reconciled(call: Call, reconcile: Reconcile) -> Work[None]:
+    effect = call.effect
+    found = yield Action(lambda: reconcile(effect.asked), lambda: _maybe_awaited(reconcile, effect.asked))
+    if found is DID_NOT_HAPPEN:
+        answer: Answer = ("did not happen", None, "reconcile")
+    else:
+        answer = ("happened", sealed(effect.name, found, call.saver.serializer), "reconcile")
+    yield resolved(call.journal, effect.thread_id, effect.effect_id, answer)
+
+
+async def _maybe_awaited(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:
+    found = reconcile(asked)
+    if inspect.isawaitable(found):
+        found = await found
+    return found
+
+
+def digest(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, default=_named, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _named(value: Any) -> str:
+    """Something that JSON does not know, without an address: it has to be the same in another process."""
+    if isinstance(value, bytes):
+        return value.hex()
+    dump = getattr(value, "model_dump_json", None)
+    return str(dump()) if callable(dump) else f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def told(value: Any) -> Any:
+    """A value as JSON that Postgres takes, long texts cut."""
+    if isinstance(value, str):
+        text = value if len(value) <= _TEXT else f"{value[:_TEXT]}… ({len(value)} characters)"
+        return text.replace("\0", "").encode("utf-8", "replace").decode()
+    items: Any = value
+    if isinstance(value, Mapping):
+        return {str(told(str(key))): told(item) for key, item in items.items()}
+    if isinstance(value, (list, tuple)):
+        return [told(item) for item in items[:100]]
+    if value is None or isinstance(value, (bool, int)):
+        return items
+    return told(str(items))

@@ -1,0 +1,165 @@
+"""`JournalMiddleware`: model and tool calls are made once, whatever happens to the worker."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, cast
+
+from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware.types import ModelRequest, ModelResponse
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.types import Command
+
+from .actions import Action, ToItsEnd, acarry_out, carry_out
+from .asking import VERDICT, verdict_of
+from .effects import Call, Codec, OnDoubt, placed, told
+from .envelope import opened, sealed
+from .journaled_model import JournaledModel
+from .stops import stopping
+
+ToolResult = ToolMessage | Command[Any] | list[ToolMessage | Command[Any]]
+ON_DOUBT: Final = "on_doubt"
+"""In a tool's `metadata`: its `OnDoubt`."""
+
+
+class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Claims every model and tool call in Postgres before it is made, and answers from the record after.
+
+    The innermost middleware of an agent; for a hand-made graph `ToolNode(tools,
+    wrap_tool_call=journal.wrap_tool_call, awrap_tool_call=journal.awrap_tool_call)`. The graph is to be compiled
+    with Holdfast's saver, which is found through the run.
+
+    A tool call that was begun by a worker that is gone is *in doubt*: its tool says what to do then, by
+    `on_doubt` here or in its `metadata`. What is marked as read-only (`readOnlyHint`) is called again, what is
+    idempotent (`idempotentHint`) too, with the same `idempotency_key()`; of all else a person says what became
+    of it, through an interrupt.
+    """
+
+    def __init__(self, on_doubt: Mapping[str, OnDoubt] | None = None) -> None:
+        """`on_doubt`: by a tool's name, what to do about a call whose outcome is unknown."""
+        super().__init__()
+        self._on_doubt: dict[str, OnDoubt] = {**(on_doubt or {})}
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        return handler(request.override(model=journaled(request.model)))
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any]:
+        return await handler(request.override(model=journaled(request.model)))
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        with stopping():
+            return carry_out(_tool(self._placed(request), request, Action(lambda: handler(request), _never)))
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
+    ) -> Any:
+        ending = ToItsEnd()
+        threaded = getattr(request.tool, "coroutine", None) is None
+        act = Action(_never, lambda: ending.of(handler(request)) if threaded else handler(request))
+        with stopping():
+            result = await acarry_out(_tool(self._placed(request), request, act))
+        ending.check()
+        return result
+
+    def _placed(self, request: ToolCallRequest) -> Call:
+        call = request.tool_call
+        on_doubt: OnDoubt | None = self._on_doubt.get(call["name"])
+        return placed(
+            "tool",
+            call["name"],
+            call["id"] or f"{call['name']} {told(call['args'])}",
+            [call["name"], call["args"]],
+            asked={"args": call["args"]},
+            on_doubt=on_doubt or declared(request.tool),
+            config=request.runtime.config,
+        )
+
+
+def journaled(model: BaseChatModel) -> JournaledModel:
+    """A model whose calls are made once, for a node that calls it itself."""
+    return model if isinstance(model, JournaledModel) else JournaledModel(model)
+
+
+def declared(tool: BaseTool | None) -> OnDoubt:
+    """What a tool says of itself, in its metadata."""
+    metadata: Mapping[str, Any] = (tool.metadata if tool is not None else None) or {}
+    if (given := metadata.get(ON_DOUBT)) is not None:
+        return cast("OnDoubt", given)
+    if metadata.get("readOnlyHint"):
+        return "retry"
+    return "idempotent" if metadata.get("idempotentHint") else "ask"
+
+
+def _tool(call: Call, request: ToolCallRequest, act: Action) -> Any:
+    from .effects import made
+
+    return made(call, act, _Results(request))
+
+
+class _Results(Codec):
+    """What a tool call returns."""
+
+    def __init__(self, request: ToolCallRequest) -> None:
+        self._request = request
+
+    def sealed(self, call: Call, result: Any) -> tuple[str, bytes]:
+        for number, message in enumerate(_messages(result)):
+            if message.id is None:  # the state would give it another on each replay
+                message.id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{call.effect.effect_id} {number}"))
+        return sealed(call.effect.name, result, call.saver.serializer)
+
+    def opened(self, call: Call, kept: tuple[str, bytes]) -> Any:
+        if kept[0] != VERDICT:
+            found: Any = opened(kept, call.saver.serializer)
+            # `reconcile` may give what the tool itself would have returned.
+            return found if _native(found) else self._message(call, found)
+        return self._message(call, verdict_of(kept))
+
+    def abandoned(self, call: Call) -> Any:
+        text = "this call was given up by a person; it is not known whether it happened"
+        return self._message(call, text, status="error")
+
+    def _message(self, call: Call, content: Any, **given: Any) -> ToolMessage:
+        asked = self._request.tool_call
+        text = content if isinstance(content, str) else told(content)
+        return ToolMessage(
+            content=text if isinstance(text, str) else str(text),
+            name=asked["name"],
+            tool_call_id=asked["id"] or "",
+            id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{call.effect.effect_id} 0")),
+            **given,
+        )
+
+    def told(self, result: Any) -> dict[str, Any]:
+        said = [message.text for message in _messages(result)]
+        return {"details": {"result": told("\n".join(said) if said else str(result))}}
+
+
+def _native(result: Any) -> bool:
+    return isinstance(result, Command) or bool(_messages(result))
+
+
+def _messages(result: Any) -> list[ToolMessage]:
+    """The tool messages in a result, those in a Command's update too."""
+    items: Any = result
+    if isinstance(result, ToolMessage):
+        return [result]
+    if isinstance(result, Command):
+        return _messages(items.update)
+    if isinstance(result, Mapping):
+        return [found for item in items.values() for found in _messages(item)]
+    if isinstance(result, list):
+        return [found for item in items for found in _messages(item)]
+    return []
+
+
+def _never() -> Any:
+    raise AssertionError("this call is made the other way")

@@ -1,0 +1,36 @@
+"""Errors that no tool node may turn into a text for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from langgraph.errors import GraphBubbleUp
+
+from ..checkpointing.errors import HoldfastError
+
+
+@contextmanager
+def stopping() -> Generator[None]:
+    """Let Holdfast's errors through a `ToolNode` that handles errors: they end the run, as what they are."""
+    try:
+        yield
+    except HoldfastError as error:
+        if isinstance(error, GraphBubbleUp):
+            raise
+        stop = _stop(type(error)).__new__(_stop(type(error)))
+        stop.__dict__.update(error.__dict__)
+        stop.args = error.args
+        raise stop from error
+
+
+_stops: Final[dict[type[HoldfastError], type[HoldfastError]]] = {}
+
+
+def _stop(kind: type[HoldfastError]) -> type[HoldfastError]:
+    """The same error, as one that LangGraph passes on."""
+    if kind not in _stops:
+        names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+        _stops[kind] = type(kind.__name__, (kind, GraphBubbleUp), names)
+    return _stops[kind]
