@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -23,10 +24,12 @@ class Gate:
 
     def __init__(self) -> None:
         self.open = threading.Event()
+        self.reached = threading.Event()
         self.failing = False
         self.commits = 0
 
     def let(self, run: Callable[[], Any]) -> Any:
+        self.reached.set()
         self.open.wait()
         if self.failing:
             raise psycopg.OperationalError("the connection is lost")
@@ -94,7 +97,9 @@ def test_a_put_with_writes_behind_it_is_answered_at_once(db: Database, gate: Gat
 def test_no_more_are_answered_early_than_may_be_lost(db: Database, gate: Gate) -> None:
     with ThreadPoolExecutor(64) as many:
         line = [checkpoint(step) for step in range(1, 25)]
-        waiting = [put(many, db, made, before) for made, before in zip(line, [None, *line], strict=False)]
+        waiting = [put(many, db, line[0])]
+        gate.reached.wait()  # the others come in any order, but not before it
+        waiting += [put(many, db, made, before) for before, made in pairwise(line)]
         last = write(many, db, line[-1])
         while sum(answer.done() for answer in waiting) < 16:
             pass
