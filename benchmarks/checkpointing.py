@@ -22,9 +22,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+from _figures import Figure, say, shown, table
 from _growth import Growth, appended, growing
 from _runs import Result, Setup, Timed, result
 from _server import in_child, new_database, offers_lz4, server
@@ -34,31 +34,6 @@ MEBIBYTE = 1024 * 1024
 
 STOCK, STOCK_DELTA, STOCK_LZ4 = "stock", "stock, Delta", "stock, lz4"
 OURS, OURS_DELTA = "ours", "ours, Delta"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure that has a floor, or with `most` a ceiling."""
-
-    name: str
-    value: float
-    least: float | None = None
-    most: float | None = None
-    guard: float | None = None
-    """What must hold on a busy machine, where that is less than the floor."""
-
-    def held(self, *, guarded: bool) -> bool:
-        bound = self.guard if guarded and self.guard is not None else None
-        if self.least is not None:
-            return self.value >= (self.least if bound is None else bound)
-        return self.most is None or self.value <= (self.most if bound is None else bound)
-
-    def line(self, *, check: bool) -> str:
-        shown = f"  {self.name:<58} {self.value:>9.2f}"
-        if not check:
-            return shown
-        bound = f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
-        return f"{shown}   floor: {bound:<14} {'held' if self.held(guarded=False) else 'NOT HELD'}"
 
 
 def early(durations: Sequence[float]) -> float:
@@ -72,16 +47,6 @@ def late(durations: Sequence[float]) -> float:
 
 def p99(durations: Sequence[float]) -> float:
     return statistics.quantiles(durations, n=100)[98]
-
-
-def say(progress: str) -> None:
-    print(progress, file=sys.stderr, flush=True)
-
-
-def table(title: str, columns: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]]) -> None:
-    print(f"\n{title}\n\n  {'':<44}" + "".join(f"{column:>16}" for column in columns))
-    for label, cells in rows:
-        print(f"  {label:<44}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 def milliseconds(seconds: float) -> str:
@@ -276,10 +241,8 @@ def main() -> int:
     with server() as uri:
         figures = [figure for name in given.only or "ABC" for figure in SHAPES[name](uri, given.quick)]
     check = (given.check or given.guard) and not given.quick
-    print("\nOurs (the add_messages graph) against stock\n")
-    for figure in figures:
-        print(figure.line(check=check))
-    return 0 if not check or all(figure.held(guarded=given.guard) for figure in figures) else 1
+    print("\nOurs (the add_messages graph) against stock")
+    return shown(figures, check=check, guarded=given.guard)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from langchain_core.runnables import RunnableConfig
@@ -19,6 +19,7 @@ from .bridge import connection_errors
 from .connections import BlockingConnections, Steps, run_again_blocking
 from .durable import Durable
 from .errors import DatabaseUnavailable, ThreadChanged
+from .grouping import Waiter, tell
 from .memory import Memory
 from .operations import Operation, Put, PutWrites, awaits
 from .reading import settings_of
@@ -266,24 +267,4 @@ class _Waiting:
 
 
 def _tell(settled: list[tuple[_Waiting, BaseException | None]]) -> None:
-    """Say to all who wait what became of it; those of one event loop in one go."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[Any, BaseException | None]]] = defaultdict(list)
-    for waiting, error in settled:
-        if waiting.loop is not None:
-            loops[waiting.loop].append((waiting.done, error))
-        else:
-            _resolve([(waiting.done, error)])
-    for loop, results in loops.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, results)
-        except RuntimeError:  # the caller's loop has ended meanwhile; what it asked for is done
-            continue
-
-
-def _resolve(results: list[tuple[Any, BaseException | None]]) -> None:
-    for done, error in results:
-        if not done.done():
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
+    tell((Waiter(waiting.done, waiting.loop), None, error) for waiting, error in settled)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
@@ -15,6 +17,38 @@ from .connections import BlockingConnections, Rows, Steps, run_again_blocking
 from .errors import DatabaseUnavailable
 
 _AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Who waits for an answer: a thread, or a coroutine on a loop."""
+
+    done: Future[Any] | asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+def tell(answers: Iterable[tuple[Waiter, Any, BaseException | None]]) -> None:
+    """Give to all who wait a result, or an error; to those of one event loop in one go."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Any, Any, BaseException | None]]] = defaultdict(list)
+    for waiter, result, error in answers:
+        if waiter.loop is not None:
+            loops[waiter.loop].append((waiter.done, result, error))
+        else:
+            _resolve([(waiter.done, result, error)])
+    for loop, results in loops.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, results)
+        except RuntimeError:  # the caller's loop has ended meanwhile; what it asked for is done
+            continue
+
+
+def _resolve(results: list[tuple[Any, Any, BaseException | None]]) -> None:
+    for done, result, error in results:
+        if not done.done():
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
 
 
 class Grouped:
@@ -36,22 +70,38 @@ class Grouped:
         self._connections = connections
         self._check = check
         self._statements = statements
-        self._waiting: list[tuple[str, Any, Future[tuple[Any, ...]]]] = []
+        self._waiting: list[_Request] = []
         self._arrival = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
 
-    def ask(self, kind: str, request: Any) -> Future[tuple[Any, ...]]:
-        """The answer's row, once its transaction is durable."""
-        self._check()
+    def ask(self, kind: str, asked: Any) -> tuple[Any, ...]:
+        """The answer's row, once its transaction is durable.
+
+        Raises:
+            DatabaseUnavailable: the database is lost; nothing of the request may be assumed.
+        """
         done = Future[tuple[Any, ...]]()
+        with connection_errors():
+            self._add(_Request(kind, asked, Waiter(done)))
+            return done.result()
+
+    async def aask(self, kind: str, asked: Any) -> tuple[Any, ...]:
+        """`ask` on any asyncio loop; cancelling it does not take the request back."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[tuple[Any, ...]] = loop.create_future()
+        with connection_errors():
+            self._add(_Request(kind, asked, Waiter(done, loop)))
+            return await done
+
+    def _add(self, request: _Request) -> None:
+        self._check()
         with self._arrival:
-            self._waiting.append((kind, request, done))
+            self._waiting.append(request)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="holdfast-journal", daemon=True)
                 self._thread.start()
             self._arrival.notify()
-        return done
 
     def close(self) -> None:
         """Do what is waiting, and end the thread."""
@@ -67,60 +117,44 @@ class Grouped:
         try:
             while batch := self._next():
                 for kind in self._statements:
-                    self._carry_out(kind, [(request, done) for of, request, done in batch if of == kind])
+                    self._carry_out(kind, [request for request in batch if request.kind == kind])
         finally:
             # Without this thread nobody would be answered any more.
             with self._arrival:
                 left, self._waiting, self._thread = self._waiting, [], None
-            for _, _, done in left:
-                _refuse(done, DatabaseUnavailable("the thread that writes the journal has ended"))
+            ended = DatabaseUnavailable("the thread that writes the journal has ended")
+            tell((request.waiter, None, ended) for request in left)
 
-    def _next(self) -> list[tuple[str, Any, Future[tuple[Any, ...]]]]:
+    def _next(self) -> list[_Request]:
         with self._arrival:
             self._arrival.wait_for(lambda: self._waiting or self._closing)
             batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
             return batch
 
-    def _carry_out(self, kind: str, asked: list[tuple[Any, Future[tuple[Any, ...]]]]) -> None:
-        if not asked:
+    def _carry_out(self, kind: str, requests: list[_Request]) -> None:
+        if not requests:
             return
         statement, parameters = self._statements[kind]
 
         def steps() -> Steps[Rows]:
-            return (yield statement, parameters([request for request, _ in asked]))
+            return (yield statement, parameters([request.asked for request in requests]))
 
         try:
             rows = run_again_blocking(self._connections, steps)
         except BaseException as error:
-            if len(asked) > 1 and not isinstance(error, psycopg.OperationalError):
+            if len(requests) > 1 and not isinstance(error, psycopg.OperationalError):
                 # One of them cannot be done; the others are not to suffer for it.
-                for one in asked:
-                    self._carry_out(kind, [one])
-                return
-            for _, done in asked:
-                _refuse(done, error)
+                for request in requests:
+                    self._carry_out(kind, [request])
+            else:
+                failed = error
+                tell((request.waiter, None, failed) for request in requests)
         else:
-            for (_, done), row in zip(asked, rows, strict=True):
-                if done.set_running_or_notify_cancel():
-                    done.set_result(row)
+            tell((request.waiter, row, None) for request, row in zip(requests, rows, strict=True))
 
 
-def _refuse(done: Future[tuple[Any, ...]], error: BaseException) -> None:
-    if done.set_running_or_notify_cancel():
-        done.set_exception(error)
-
-
-def answer(done: Future[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Wait for an answer.
-
-    Raises:
-        DatabaseUnavailable: the database is lost; nothing of the request may be assumed.
-    """
-    with connection_errors():
-        return done.result()
-
-
-async def aanswer(done: Future[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """`answer` on any asyncio loop; cancelling it does not take the request back."""
-    with connection_errors():
-        return await asyncio.shield(asyncio.wrap_future(done))
+@dataclass(frozen=True, slots=True)
+class _Request:
+    kind: str
+    asked: Any
+    waiter: Waiter

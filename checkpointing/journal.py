@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -16,7 +16,7 @@ from .bridge import Bridge
 from .connections import BlockingConnections, Connections, Steps, run_again
 from .durable import Durable
 from .errors import HoldfastError, LeaseLost
-from .grouping import Grouped, aanswer, answer
+from .grouping import Grouped
 from .leases import Lease, Leases
 from .sql import queries
 
@@ -24,6 +24,8 @@ SQL: Final = queries("journal")
 Kind = Literal["model", "tool", "effect"]
 State = Literal["completed", "failed", "raised", "suspended"]
 Verdict = Literal["happened", "did not happen", "abandoned"]
+_PROCESS: Final = uuid.uuid4().hex
+_numbers: Final = itertools.count(1)
 _EVENTS: Final = {"completed": "completed", "failed": "failed", "raised": "failed", "suspended": "suspended"}
 _STATES: Final[dict[Verdict, str]] = {
     "happened": "completed",
@@ -144,12 +146,12 @@ class Journal:
             DatabaseUnavailable: the database is lost; the call must not be made.
         """
         asked = _Asked(effect, again)
-        return _claimed(asked, answer(self._grouped.ask("claim", asked)))
+        return _claimed(asked, self._grouped.ask("claim", asked))
 
     async def aclaim(self, effect: Effect, *, again: bool = False) -> Claim:
         """`claim` on any asyncio loop."""
         asked = _Asked(effect, again)
-        return _claimed(asked, await aanswer(self._grouped.ask("claim", asked)))
+        return _claimed(asked, await self._grouped.aask("claim", asked))
 
     def settle(self, settlement: Settlement) -> None:
         """Write down what became of a call; if this fails, its outcome is unknown.
@@ -158,14 +160,11 @@ class Journal:
             LeaseLost: it is not ours to say any more.
             DatabaseUnavailable: the database is lost.
         """
-        _settled(settlement, answer(self._ask(settlement)))
+        _settled(settlement, self._grouped.ask("settle", settlement))
 
     async def asettle(self, settlement: Settlement) -> None:
         """`settle` on any asyncio loop; cancelling it does not keep it from being written."""
-        _settled(settlement, await aanswer(self._ask(settlement)))
-
-    def _ask(self, settlement: Settlement) -> Future[tuple[Any, ...]]:
-        return self._grouped.ask("settle", settlement)
+        _settled(settlement, await self._grouped.aask("settle", settlement))
 
     def doubts(self, thread_id: str, task_id: str | None = None) -> list[Doubt]:
         """The calls of a thread, or of one task, that were begun and of which no end is known; running ones too."""
@@ -224,7 +223,7 @@ class Journal:
 class _Asked:
     effect: Effect
     again: bool
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    token: str = field(default_factory=lambda: f"{_PROCESS}-{next(_numbers)}")
 
 
 def _claims(asked: Sequence[_Asked]) -> Mapping[str, Any]:
