@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import inspect
 import json
+import logging
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -25,6 +26,7 @@ from ..checkpointing.saver import HoldfastSaver
 from .actions import Action, Work
 from .asking import Answer, Asking, resolved
 from .envelope import sealed
+from .tracing import facts, logged, traced
 
 T = TypeVar("T")
 Reconcile = Callable[[Mapping[str, Any]], Any]
@@ -187,12 +189,15 @@ def begun(call: Call) -> Work[Claim]:
     again = call.on_doubt in ("retry", "idempotent")
     claim: Claim = yield _claim(journal, effect, again)
     while claim.outcome == "in_doubt":
+        logged(logging.WARNING, "was begun before, and nobody knows what became of it", effect)
         if callable(call.on_doubt):
             yield from _reconciled(call, call.on_doubt)
         else:
             yield from call.attempt.asking.settle(journal, effect, _under_way)
         claim = yield _claim(journal, effect, False)
-    if claim.outcome == "claimed":
+    if claim.outcome != "claimed":
+        logged(logging.INFO, "was answered from the record", effect)
+    else:
         _running[key] = Future()
         if effect.lease is not None:
             effect.lease.check()
@@ -213,6 +218,7 @@ def made(call: Call, act: Action, codec: Codec) -> Work[Any]:
         ResultNotKept: it was made, and its result cannot be recorded: its outcome stays unknown.
     """
     claim: Claim = yield from begun(call)
+    codec.traced(facts(call.effect, replayed=claim.outcome != "claimed", attempt=claim.attempt))
     if claim.outcome == "abandoned":
         return codec.abandoned(call)
     if claim.outcome == "completed":
@@ -253,6 +259,10 @@ class Codec:
 
     def abandoned(self, call: Call) -> Any:
         raise CallAbandoned(f"{call.effect.kind} {call.effect.name!r} was given up by a person; its outcome is unknown")
+
+    def traced(self, said: Mapping[str, Any]) -> None:
+        """Say in the trace which call this is, and whether it was replayed."""
+        traced(None, said)
 
     def told(self, result: Any) -> dict[str, Any]:
         """For the audit trail: details, and what the call used."""

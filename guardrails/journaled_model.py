@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -17,6 +18,7 @@ from ..checkpointing.journal import Claim
 from .actions import Action, Work, acarry_out, carry_out
 from .effects import Call, Codec, begun, digest, ended, made, placed, settled, told
 from .envelope import opened, sealed
+from .tracing import facts, traced
 
 
 class JournaledModel(BaseChatModel):
@@ -64,7 +66,7 @@ class JournaledModel(BaseChatModel):
             return self.inner._generate(messages, stop, run_manager, **kwargs)  # pyright: ignore[reportPrivateUsage]
 
         call = self._placed(messages, stop, kwargs)
-        result: ChatResult = carry_out(made(call, Action(act, _never), _Answers()))
+        result: ChatResult = carry_out(made(call, Action(act, _never), _Answers(run_manager)))
         return result
 
     async def _agenerate(
@@ -78,7 +80,7 @@ class JournaledModel(BaseChatModel):
             return await self.inner._agenerate(messages, stop, run_manager, **kwargs)  # pyright: ignore[reportPrivateUsage]
 
         call = self._placed(messages, stop, kwargs)
-        result: ChatResult = await acarry_out(made(call, Action(_never, act), _Answers()))
+        result: ChatResult = await acarry_out(made(call, Action(_never, act), _Answers(run_manager)))
         return result
 
     def _stream(
@@ -93,6 +95,7 @@ class JournaledModel(BaseChatModel):
             return
         stream = _Stream(self._placed(messages, stop, kwargs))
         claim = carry_out(begun(stream.call))
+        traced(run_manager, stream.facts(claim))
         if claim.outcome != "claimed":
             yield from stream.replayed(claim)
             return
@@ -119,6 +122,7 @@ class JournaledModel(BaseChatModel):
             return
         stream = _Stream(self._placed(messages, stop, kwargs))
         claim = await acarry_out(begun(stream.call))
+        traced(run_manager, stream.facts(claim))
         if claim.outcome != "claimed":
             for chunk in stream.replayed(claim):
                 yield chunk
@@ -169,6 +173,12 @@ def _said(message: BaseMessage) -> list[Any]:
 class _Answers(Codec):
     """Of a call that answers at once."""
 
+    def __init__(self, run: BaseRunManager | None) -> None:
+        self._run = run
+
+    def traced(self, said: Mapping[str, Any]) -> None:
+        traced(self._run, said)
+
     def sealed(self, call: Call, result: ChatResult) -> tuple[str, bytes]:
         messages = [_whole(generation, call, number) for number, generation in enumerate(result.generations)]
         return sealed(call.effect.name, messages, call.saver.serializer)
@@ -188,6 +198,9 @@ class _Stream:
         self.call = call
         self._began = time.monotonic()
         self._sum: ChatGenerationChunk | None = None
+
+    def facts(self, claim: Claim) -> dict[str, Any]:
+        return facts(self.call.effect, replayed=claim.outcome != "claimed", attempt=claim.attempt)
 
     def took(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         if chunk.message.id is None:

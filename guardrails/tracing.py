@@ -1,0 +1,57 @@
+"""What a trace says of a journaled call: LangSmith's runs and OpenTelemetry's spans, where somebody collects them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.callbacks.manager import BaseRunManager
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers.base import BaseTracer
+
+from ..checkpointing.journal import Effect
+
+_log: Final = logging.getLogger("holdfast.journal")
+
+
+def facts(effect: Effect, **more: Any) -> dict[str, Any]:
+    """What finds a call again, in traces and in logs alike: a resume in a new trace has the same ids."""
+    known = {
+        "correlation_id": effect.correlation_id,
+        "thread_id": effect.thread_id,
+        "effect_id": effect.effect_id,
+        **more,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def logged(level: int, message: str, effect: Effect, **more: Any) -> None:
+    """A log line with the call's ids as fields of the record."""
+    fields = {**facts(effect, **more), "effect_kind": effect.kind, "effect_name": effect.name, "node": effect.node}
+    _log.log(level, "%s %r of thread %s %s", effect.kind, effect.name, effect.thread_id, message, extra=fields)
+
+
+def traced(run: BaseRunManager | RunnableConfig | None, said: Mapping[str, Any]) -> None:
+    """Add to the metadata of the run that is being traced, and to the attributes of the current span."""
+    if isinstance(run, BaseRunManager):
+        _add(run.handlers, run.run_id, said)
+    elif run is not None:
+        manager = run.get("callbacks")
+        if isinstance(manager, BaseCallbackManager) and manager.parent_run_id is not None:
+            _add(manager.handlers, manager.parent_run_id, said)
+    # Only if the program itself uses OpenTelemetry: nothing is imported for it.
+    if (telemetry := sys.modules.get("opentelemetry.trace")) is not None:
+        span = telemetry.get_current_span()
+        if span.is_recording():
+            span.set_attributes({f"holdfast.{name}": value for name, value in said.items()})
+
+
+def _add(handlers: list[Any], run_id: UUID, said: Mapping[str, Any]) -> None:
+    for handler in handlers:
+        if isinstance(handler, BaseTracer) and (run := handler.run_map.get(str(run_id))) is not None:
+            metadata: dict[str, Any] = run.extra.setdefault("metadata", {})
+            metadata.update({f"holdfast_{name}": value for name, value in said.items()})
