@@ -1,5 +1,7 @@
 """Durable facts in Postgres: the floor that everything else stands on."""
 
+from .audit import AuditEvent, AuditTrail, NewEvent, NothingAudited
+from .chain import ChainFinding, ChainHead
 from .database import Database
 from .documents import Document, Documents, Passage
 from .errors import (
@@ -37,6 +39,10 @@ from .visibility import (
 
 __all__ = [
     "Audience",
+    "AuditEvent",
+    "AuditTrail",
+    "ChainFinding",
+    "ChainHead",
     "CheckpointCorrupted",
     "Damage",
     "Database",
@@ -53,7 +59,9 @@ __all__ = [
     "InvalidEncryptionKey",
     "LoggedMessage",
     "MissingExtra",
+    "NewEvent",
     "NotDecrypted",
+    "NothingAudited",
     "NothingStored",
     "Passage",
     "SchemaTooNew",
