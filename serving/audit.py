@@ -143,6 +143,8 @@ def verify(thread: str | None, everything: bool, against: Path | None, as_json: 
     from . import render
 
     heads = _heads(against) if against else []
+    if against and thread is not None and thread not in {head.thread_id for head in heads}:
+        click.echo(render.one_line(f"{against.name} does not know thread {thread}: it is not compared"), err=True)
 
     async def verified(database: Database) -> int:
         findings = await database.audit.averify(thread, against=heads)

@@ -255,6 +255,7 @@ def test_a_trail_is_checked_against_heads_that_were_printed_before(
     Path("heads.json").write_text(capsys.readouterr().out, encoding="utf-8")
     assert holdfast("audit", "head") == 0
     assert [line.split()[1:] for line in capsys.readouterr().out.splitlines()] == [["6", "t"], ["8", "u"]]
+    story.audit.append(event("note", thread_id="new"))
     assert holdfast("audit", "verify", "--all", "--against", "heads.json") == 0
     capsys.readouterr()
     tamper(database_uri, "DELETE FROM holdfast.events WHERE thread_id = 'u' AND number = 8")
@@ -267,6 +268,8 @@ def test_a_trail_is_checked_against_heads_that_were_printed_before(
     capsys.readouterr()
     assert holdfast("audit", "verify", "u", "--against", "heads.json") == 1
     said = capsys.readouterr().out
+    assert holdfast("audit", "verify", "new", "--against", "heads.json") == 0
+    assert capsys.readouterr().err == "heads.json does not know thread new: it is not compared\n"
     assert said == "thread u event 8: is missing, and was there when heads were exported\n"
 
 
