@@ -1,5 +1,7 @@
 """Durable facts in Postgres: the floor that everything else stands on."""
 
+from .audit import AuditEvent, AuditTrail, NewEvent, NothingAudited
+from .chain import ChainFinding, ChainHead
 from .database import Database
 from .documents import Document, Documents, Passage
 from .durable import NotResumable
@@ -40,6 +42,10 @@ from .visibility import (
 
 __all__ = [
     "Audience",
+    "AuditEvent",
+    "AuditTrail",
+    "ChainFinding",
+    "ChainHead",
     "CheckpointCorrupted",
     "Damage",
     "Database",
@@ -60,8 +66,10 @@ __all__ = [
     "LeaseLost",
     "LoggedMessage",
     "MissingExtra",
+    "NewEvent",
     "NotDecrypted",
     "NotResumable",
+    "NothingAudited",
     "NothingStored",
     "Passage",
     "SchemaTooNew",

@@ -21,6 +21,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from . import embedded
+from .audit import AuditTrail
 from .bridge import Bridge, one_line
 from .care import Care, Progress
 from .connections import KeptConnection, OwnConnections
@@ -232,6 +233,7 @@ class Database:
             raise
         connections = OwnConnections(self._pool)
         self._log = MessageLog(connections, serde)
+        self.audit = AuditTrail(self._bridge, connections)
         self.saver = HoldfastSaver.on(
             self._bridge,
             connections,

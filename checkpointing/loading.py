@@ -15,6 +15,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]
 
 from .arrays import TextArray
+from .audit import damage_found
 from .connections import Connections, Steps, run_again
 from .connections import Rows as Answer
 from .integrity import MARK, CheckpointCorrupted, Damage, Unsound, parent_writes
@@ -210,7 +211,12 @@ class Loader:
             f"went back to checkpoint {fell_back_to}" if fell_back_to else "refused to load it",
         )
         row = {**key, "damage": str(damage), "fell_back_to": fell_back_to}
-        await run_again(self.connections, lambda: _all("report", row))
+
+        def steps() -> Steps[None]:
+            yield _sql("report", row)
+            yield damage_found(row)
+
+        await run_again(self.connections, steps, transaction=True)
 
     async def history(
         self,

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from .errors import DatabaseUnavailable, HoldfastError
-from .roles import guard_messages
+from .roles import guard
 from .sql import Migration, migrations, queries
 
 SQL: Final = queries("migrations")
@@ -45,7 +45,7 @@ async def migrate(connection: AsyncConnection[DictRow]) -> None:
             await _apply(connection, migrations())
             await AsyncPostgresSaver(connection).setup()
             await AsyncPostgresStore(connection).setup()
-            await guard_messages(connection)
+            await guard(connection)
     except psycopg.errors.InsufficientPrivilege as error:
         raise SetupRefused(
             f"this database role may not set Holdfast up ({error.diag.message_primary}); have its owner run: "

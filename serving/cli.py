@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import upkeep
+from . import audit, upkeep
 from .common import json_option, with_database
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def show(thread: str, as_json: bool) -> int:
     return with_database(shown)
 
 
-for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages):
+for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, audit.audit):
     cli.add_command(command)
 
 

@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from holdfast.checkpointing import Database
 
+AUDIENCES = ("user", "operator", "auditor")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 
 

@@ -46,6 +46,13 @@ class InvalidDecision(HoldfastError):
     """The decision holds something that cannot be used; nothing has been decided."""
 
 
+class UnreadableHeads(HoldfastError):
+    """The file holds no heads of chains as `holdfast audit head --json` prints them."""
+
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(f"{file!r} holds no heads as `holdfast audit head --json` prints them ({why})")
+
+
 class NotConfirmed(HoldfastError):
     """Something is to be removed for good, and there is nobody to ask."""
 

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import json_option, with_database
+from .common import AUDIENCES, json_option, with_database
 
 if TYPE_CHECKING:
     from holdfast.checkpointing import Database
-
-AUDIENCES = ("user", "operator", "auditor")
 
 
 def _age(_: click.Context, __: click.Parameter, value: str) -> timedelta:

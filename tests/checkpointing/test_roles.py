@@ -15,7 +15,7 @@ from langgraph.types import interrupt
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from holdfast.checkpointing import Audience, Database, HoldfastSaver, Visibility, VisibilityPolicy
+from holdfast.checkpointing import Audience, Database, HoldfastSaver, NewEvent, Visibility, VisibilityPolicy
 from tests.conftest import new_database
 
 SECRETS = {"always": "sekret-system-prompt", "operator": "sekret-tool-result", "call": "sekret-call-argument"}
@@ -47,6 +47,9 @@ def thread(db: Database) -> Database:
     builder.compile(checkpointer=db.saver).invoke(
         {"messages": [HumanMessage("what do you know?"), AIMessage("I look it up.")]}, ON, durability="sync"
     )
+    for visibility, said in zip(Visibility, ("for all", SECRETS["operator"] * 3000, SECRETS["always"]), strict=True):
+        event = NewEvent(thread_id="t", kind="note", actor="ada", details={"said": said}, visibility=visibility)
+        db.audit.append(event)
     return db
 
 
@@ -91,6 +94,21 @@ def test_operators_and_auditors_see_more(thread: Database, reporter: Any) -> Non
     assert all(secret in auditor for secret in SECRETS.values())
 
 
+def test_each_role_reads_its_audiences_events(thread: Database, reporter: Any) -> None:
+    expected = {"holdfast_user": 1, "holdfast_operator": 2, "holdfast_auditor": 3}
+    for role, count in expected.items():
+        rows = reporter(role).execute("SELECT actor, visibility, details FROM holdfast.events").fetchall()
+        assert {visibility for _, visibility, _ in rows} == set(list(Visibility)[:count])
+
+
+def test_no_statistics_are_kept_of_what_events_contain(thread: Database, database_uri: str) -> None:
+    with psycopg.connect(database_uri, autocommit=True) as owner:
+        owner.execute("ANALYZE holdfast.events")
+        columns = owner.execute("SELECT attname FROM pg_stats WHERE tablename = 'events'").fetchall()
+    assert ("actor",) in columns
+    assert ("details",) not in columns
+
+
 ATTEMPTS = [
     "SELECT * FROM holdfast.messages",
     "SELECT digest FROM holdfast.messages",
@@ -124,6 +142,24 @@ ATTEMPTS = [
     "$$ BEGIN RAISE NOTICE '%', convert_from(b, 'LATIN1'); RETURN true; END $$; "
     "SELECT body FROM holdfast.messages WHERE pg_temp.leak(body)",
     "CREATE TEMP VIEW v AS SELECT body FROM holdfast.messages; SELECT * FROM v",
+    "SELECT * FROM holdfast.events",
+    "SELECT number FROM holdfast.events",
+    "SELECT digest FROM holdfast.events",
+    "SELECT * FROM holdfast.chains",
+    "SELECT details FROM holdfast.events",
+    "COPY holdfast.events (details) TO STDOUT",
+    "SET row_security = off; SELECT details FROM holdfast.events",
+    "ALTER TABLE holdfast.events DISABLE ROW LEVEL SECURITY",
+    "DROP POLICY shown_to_users ON holdfast.events",
+    "UPDATE holdfast.events SET visibility = 'visible'",
+    "SELECT (details->>'said')::int FROM holdfast.events WHERE visibility <> 'visible'",
+    "SELECT details FROM holdfast.events WHERE length(details::text) / 0 > 0",
+    "SELECT most_common_vals::text FROM pg_stats WHERE tablename = 'events'",
+    "EXPLAIN (ANALYZE, VERBOSE) SELECT details FROM holdfast.events",
+    "SELECT string_agg(encode(chunk_data, 'escape'), '') FROM {events_toast}",
+    "CREATE FUNCTION pg_temp.leak(b jsonb) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS "
+    "$$ BEGIN RAISE NOTICE '%', b; RETURN true; END $$; "
+    "SELECT details FROM holdfast.events WHERE pg_temp.leak(details)",
     "SELECT lo_import('/etc/passwd')",
     "SELECT pg_read_file('/etc/passwd')",
 ]
@@ -137,7 +173,8 @@ def test_no_statement_shows_a_user_what_is_hidden(
     with psycopg.connect(database_uri, autocommit=True) as owner:
         owner.execute("ANALYZE")
         found = owner.execute(
-            "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'holdfast.messages'::regclass"
+            "SELECT m.reltoastrelid::regclass::text, e.reltoastrelid::regclass::text FROM pg_class AS m, pg_class AS e"
+            " WHERE m.oid = 'holdfast.messages'::regclass AND e.oid = 'holdfast.events'::regclass"
         ).fetchone()
         assert found is not None
     connection = reporter("holdfast_user")
@@ -147,7 +184,8 @@ def test_no_statement_shows_a_user_what_is_hidden(
         seen.append(notice.message_primary or "")
 
     connection.add_notice_handler(heard)
-    for part in statement.replace("{toast}", found[0]).split("; ") if "$$" not in statement else [statement]:
+    named = statement.replace("{toast}", found[0]).replace("{events_toast}", found[1])
+    for part in named.split("; ") if "$$" not in statement else [statement]:
         try:
             if part.startswith("COPY"):
                 with connection.cursor().copy(part.encode()) as copy:
@@ -209,7 +247,7 @@ def test_set_up_without_the_right_to_create_roles_says_what_to_run(
             assert "CREATE ROLE holdfast_auditor NOLOGIN" in caplog.text
             assert policies(owner) == 0
             Database(ours).close()
-            assert policies(owner) == 3
+            assert policies(owner) == 6
         finally:
             owner.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(us))
             owner.execute(sql.SQL("DROP ROLE {}").format(us))
