@@ -262,7 +262,7 @@ class Codec:
 
     def traced(self, said: Mapping[str, Any]) -> None:
         """Say in the trace which call this is, and whether it was replayed."""
-        traced(None, said)
+        traced(get_config(), said)
 
     def told(self, result: Any) -> dict[str, Any]:
         """For the audit trail: details, and what the call used."""

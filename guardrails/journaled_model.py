@@ -33,7 +33,7 @@ class JournaledModel(BaseChatModel):
     def __init__(self, inner: BaseChatModel, **given: Any) -> None:
         names = ("rate_limiter", "disable_streaming", "profile", "output_version", "tags", "metadata")
         settings: dict[str, Any] = {name: getattr(inner, name) for name in names}
-        settings |= {**given, "inner": inner}
+        settings |= {"name": inner.get_name(), **given, "inner": inner}
         super().__init__(**settings)
 
     @property

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final, cast
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import ToolMessage
-from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
-from langgraph.prebuilt.tool_node import ToolCallRequest, ToolRuntime
+from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
 from .actions import Action, ToItsEnd, acarry_out, carry_out
@@ -22,7 +20,7 @@ from .effects import Call, Codec, OnDoubt, placed, told
 from .envelope import opened, sealed
 from .journaled_model import JournaledModel
 from .stops import stopping
-from .tracing import facts, traced
+from .tracing import traced
 
 ToolResult = ToolMessage | Command[Any] | list[ToolMessage | Command[Any]]
 ON_DOUBT: Final = "on_doubt"
@@ -59,9 +57,7 @@ class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         with stopping():
-            call = self._placed(request)
-            named = _named(request, call)
-            return carry_out(_tool(call, request, Action(lambda: handler(named), _never)))
+            return carry_out(_tool(self._placed(request), request, Action(lambda: handler(request), _never)))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
@@ -69,10 +65,8 @@ class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
         ending = ToItsEnd()
         threaded = getattr(request.tool, "coroutine", None) is None
         with stopping():
-            call = self._placed(request)
-            named = _named(request, call)
-            act = Action(_never, lambda: ending.of(handler(named)) if threaded else handler(named))
-            result = await acarry_out(_tool(call, request, act))
+            act = Action(_never, lambda: ending.of(handler(request)) if threaded else handler(request))
+            result = await acarry_out(_tool(self._placed(request), request, act))
         ending.check()
         return result
 
@@ -105,15 +99,6 @@ def declared(tool: BaseTool | None) -> OnDoubt:
     return "idempotent" if metadata.get("idempotentHint") else "ask"
 
 
-def _named(request: ToolCallRequest, call: Call) -> ToolCallRequest:
-    """The request, whose run's metadata say which call it is."""
-    runtime: ToolRuntime[Any, Any] = request.runtime
-    config = runtime.config
-    said = {f"holdfast_{name}": value for name, value in facts(call.effect).items()}
-    named: RunnableConfig = {**config, "metadata": {**(config.get("metadata") or {}), **said}}
-    return replace(request, runtime=replace(runtime, config=named))
-
-
 def _tool(call: Call, request: ToolCallRequest, act: Action) -> Any:
     from .effects import made
 
@@ -127,8 +112,8 @@ class _Results(Codec):
         self._request = request
 
     def traced(self, said: Mapping[str, Any]) -> None:
-        # A call that is replayed has no run of its own: its node's says so.
-        traced(self._request.runtime.config, said)
+        # A call that is replayed has no run of its own, and of others the node gives no hold: its own run lists them.
+        traced(self._request.runtime.config, {**said, "tool_call_id": self._request.tool_call["id"] or ""})
 
     def sealed(self, call: Call, result: Any) -> tuple[str, bytes]:
         for number, message in enumerate(_messages(result)):

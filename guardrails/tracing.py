@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackManager
@@ -36,13 +36,18 @@ def logged(level: int, message: str, effect: Effect, **more: Any) -> None:
 
 
 def traced(run: BaseRunManager | RunnableConfig | None, said: Mapping[str, Any]) -> None:
-    """Add to the metadata of the run that is being traced, and to the attributes of the current span."""
+    """Add to the metadata of the run that is being traced, and to the attributes of the current span.
+
+    A model's own run is given; for other calls the config of the node that makes them, whose run lists them all.
+    """
     if isinstance(run, BaseRunManager):
-        _add(run.handlers, run.run_id, said)
+        for metadata in _metadata(run.handlers, run.run_id):
+            metadata.update({f"holdfast_{name}": value for name, value in said.items()})
     elif run is not None:
         manager = run.get("callbacks")
         if isinstance(manager, BaseCallbackManager) and manager.parent_run_id is not None:
-            _add(manager.handlers, manager.parent_run_id, said)
+            for metadata in _metadata(manager.handlers, manager.parent_run_id):
+                metadata.setdefault("holdfast_effects", []).append(dict(said))
     # Only if the program itself uses OpenTelemetry: nothing is imported for it.
     if (telemetry := sys.modules.get("opentelemetry.trace")) is not None:
         span = telemetry.get_current_span()
@@ -50,8 +55,7 @@ def traced(run: BaseRunManager | RunnableConfig | None, said: Mapping[str, Any])
             span.set_attributes({f"holdfast.{name}": value for name, value in said.items()})
 
 
-def _add(handlers: list[Any], run_id: UUID, said: Mapping[str, Any]) -> None:
+def _metadata(handlers: list[Any], run_id: UUID) -> Iterator[dict[str, Any]]:
     for handler in handlers:
         if isinstance(handler, BaseTracer) and (run := handler.run_map.get(str(run_id))) is not None:
-            metadata: dict[str, Any] = run.extra.setdefault("metadata", {})
-            metadata.update({f"holdfast_{name}": value for name, value in said.items()})
+            yield cast("dict[str, Any]", run.extra.setdefault("metadata", {}))

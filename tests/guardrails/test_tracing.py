@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
+from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType]
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -50,10 +50,14 @@ class Tracer(BaseTracer):
         self.ended.append(run)
         super()._end_trace(run)
 
-    def said(self, kind: str) -> list[dict[str, Any]]:
-        """The metadata of the runs of a kind, those of ours."""
-        of_kind = [run.extra.get("metadata", {}) for run in self.ended if run.run_type == kind]
-        return [{name: said[name] for name in said if name.startswith("holdfast_")} for said in of_kind]
+    def models(self) -> list[dict[str, Any]]:
+        """What the runs of models say."""
+        return [run.extra["metadata"] for run in self.ended if run.run_type == "llm"]
+
+    def tools(self) -> list[dict[str, Any]]:
+        """What the runs of nodes say of the calls in them."""
+        nodes: list[dict[str, Any]] = [run.extra.get("metadata") or {} for run in self.ended]
+        return [said for node in nodes for said in node.get("holdfast_effects", [])]
 
 
 @tool
@@ -73,13 +77,14 @@ def config(tracer: BaseCallbackHandler) -> Any:
 def test_runs_carry_the_ids_of_their_calls_and_whether_they_were_replayed(
     db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    agent = create_agent(Asker(), [look], middleware=[JournalMiddleware()], checkpointer=db.saver)
+    agent: Any = create_agent(Asker(), [look], middleware=[JournalMiddleware()], checkpointer=db.saver)
     first = Tracer()
     agent.invoke({"messages": [("user", "what is it?")]}, config(first))
-    models, tools = first.said("llm"), first.said("tool")
+    models, (tool_call,) = first.models(), first.tools()
     assert [said["holdfast_replayed"] for said in models] == [False, False]
-    assert {said["holdfast_correlation_id"] for said in [*models, *tools]} == {"why"}
-    assert len({said["holdfast_effect_id"] for said in [*models, *tools]}) == 3
+    assert {said["holdfast_correlation_id"] for said in models} == {"why"} == {tool_call["correlation_id"]}
+    assert len({*(said["holdfast_effect_id"] for said in models), tool_call["effect_id"]}) == 3
+    assert (tool_call["tool_call_id"], tool_call["replayed"]) == ("1", False)
 
     # The last model call is made again, from the same checkpoint, in another trace.
     states = list(agent.get_state_history(config(first)))
@@ -87,7 +92,7 @@ def test_runs_carry_the_ids_of_their_calls_and_whether_they_were_replayed(
     caplog.set_level(logging.INFO, "holdfast.journal")
     again = Tracer()
     agent.invoke(None, {**config(again), "configurable": before.config["configurable"]})
-    (replayed,) = again.said("llm")
-    assert replayed["holdfast_correlation_id"] == "why"
+    (model,) = again.models()
+    assert model["holdfast_correlation_id"] == "why"
     fields = [vars(record) for record in caplog.records if record.name == "holdfast.journal"]
     assert all(record["correlation_id"] == "why" and record["effect_id"] for record in fields)
