@@ -8,6 +8,7 @@ from .errors import (
     EmbeddedPostgresFailed,
     HoldfastError,
     InvalidDatabaseURI,
+    LeaseLost,
     MissingExtra,
     ThreadBusy,
     ThreadChanged,
@@ -15,6 +16,7 @@ from .errors import (
 )
 from .findings import Finding, Severity
 from .integrity import CheckpointCorrupted, Damage
+from .leases import Lease, Leases
 from .messages import LoggedMessage
 from .migrate import SchemaTooNew, SetupRefused
 from .rollback import UnknownCheckpoint
@@ -51,6 +53,9 @@ __all__ = [
     "HoldfastStore",
     "InvalidDatabaseURI",
     "InvalidEncryptionKey",
+    "Lease",
+    "LeaseLost",
+    "Leases",
     "LoggedMessage",
     "MissingExtra",
     "NotDecrypted",

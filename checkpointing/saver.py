@@ -6,8 +6,10 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -28,11 +30,13 @@ from .bridge import Bridge
 from .committer import Committer
 from .connections import BlockingConnections, Connections, LoopConnections, ThreadConnections
 from .deltas import delta_history
+from .leases import LEASE_TTL, Leases, checked_ttl
 from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
 from .operations import Put, PutWrites
 from .reading import config_of
+from .runs import current_run
 from .serde import MessageSerializer, StrictSerializer
 from .upkeep import Upkeep
 from .visibility import VisibilityPolicy
@@ -56,6 +60,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         policy: VisibilityPolicy | None = None,
         on_corruption: Policy = "raise",
+        lease_ttl: timedelta = LEASE_TTL,
     ) -> None:
         """A saver on a pool of yours; call `setup()` once for a database that Holdfast has not set up.
 
@@ -65,10 +70,13 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
             policy: which messages whom is shown; else the usual one.
             on_corruption: what `get_tuple` does when a thread's newest checkpoint is damaged: `raise`
                 `CheckpointCorrupted`, or `fallback` to the newest good one, with an error in the log.
+            lease_ttl: how long a process may be silent before another may take its threads over.
 
         Raises:
             TypeError: it is not a pool.
+            ValueError: `lease_ttl` is below a second.
         """
+        checked_ttl(lease_ttl)
         connections: LoopConnections | ThreadConnections
         if isinstance(pool, AsyncConnectionPool):
             self._foreign_loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -84,7 +92,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
             )
         messages = MessageSerializer(serde or StrictSerializer())
         self._owns_bridge = True
-        self._start(Bridge(), connections, commits, messages, policy or VisibilityPolicy(), on_corruption)
+        self._start(Bridge(), connections, commits, messages, policy or VisibilityPolicy(), on_corruption, lease_ttl)
         self._dedicated: Callable[[], Awaitable[AsyncConnection[DictRow]]] = partial(_dedicated, pool)
 
     _owner: object = None
@@ -102,11 +110,12 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         serde: MessageSerializer,
         policy: VisibilityPolicy,
         on_corruption: Policy,
+        lease_ttl: timedelta = LEASE_TTL,
     ) -> HoldfastSaver:
         """The saver of a `Database`, its `owner`: on its loop, with a connection of its own for commits."""
         saver = cls.__new__(cls)
         saver._owns_bridge = False
-        saver._start(bridge, connections, commits, serde, policy, on_corruption)
+        saver._start(bridge, connections, commits, serde, policy, on_corruption, lease_ttl)
         saver._dedicated = dedicated
         saver._owner = owner
         return saver
@@ -118,9 +127,10 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         policy: VisibilityPolicy | None = None,
         on_corruption: Policy = "raise",
+        lease_ttl: timedelta = LEASE_TTL,
     ) -> OpenedSaver:
         """A saver for the length of a `with` or `async with` block, on a database that is set up first."""
-        return OpenedSaver(conn_string, serde, policy, on_corruption)
+        return OpenedSaver(conn_string, serde, policy, on_corruption, lease_ttl)
 
     def _start(
         self,
@@ -130,6 +140,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         serde: MessageSerializer,
         policy: VisibilityPolicy,
         on_corruption: Policy,
+        lease_ttl: timedelta,
     ) -> None:
         super().__init__(serde=serde.serde)
         self._foreign_loop = getattr(self, "_foreign_loop", None)
@@ -137,7 +148,8 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._connections = connections
         self._policy = policy
         self._memory = Memory()
-        self._committer = Committer(commits, self._memory, bridge.check)
+        self.leases = Leases(bridge, connections, lease_ttl)
+        self._committer = Committer(commits, self._memory, self.leases, bridge.check)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
         self._encoder = Encoder(serde, policy, self._memory)
         self.upkeep = Upkeep(self._loader, self._memory, connections)
@@ -173,6 +185,8 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
     def close(self) -> None:
         """Commit what is waiting and end the saver's threads; a pool that was handed in stays open."""
         self._committer.close()
+        if self._bridge.usable and not self._on_foreign_loop:
+            self._bridge.call(self.leases.close)
         if self._owns_bridge:
             self._bridge.close()
 
@@ -180,27 +194,36 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._refuse_own_loop()
         return self._bridge.call(func, *args, **kwargs)
 
+    @property
+    def _on_foreign_loop(self) -> bool:
+        return self._foreign_loop is not None and _running_loop() is self._foreign_loop
+
     def _refuse_own_loop(self) -> None:
-        if self._foreign_loop is not None and _running_loop() is self._foreign_loop:
+        if self._on_foreign_loop:
             raise RuntimeError(
                 "a sync call on the loop of the pool's connections would wait for itself; use the async methods, "
                 "or give HoldfastSaver a ConnectionPool"
             )
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint that the config names, or the thread's newest.
+        """The checkpoint that the config names, or the thread's newest; at a run's beginning, with the thread's lease.
 
         Raises:
+            ThreadBusy: it is a run's beginning, and another run of the thread goes on.
             CheckpointCorrupted: it is damaged (`on_corruption="fallback"`: and so are all before it).
             TypeNotAllowed, NotDecrypted: it holds what this saver may not revive, or cannot decrypt.
             DatabaseUnavailable: the database cannot be reached.
         """
         self._committer.pardon(config)
-        return self._call(self._loader.load, config)
+        return self._call(self._opened, config, current_run(), is_async=False)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         self._committer.pardon(config)
-        return await self._bridge.acall(self._loader.load, config)
+        return await self._bridge.acall(self._opened, config, current_run(), is_async=True)
+
+    async def _opened(self, config: RunnableConfig, run: UUID | None, *, is_async: bool) -> CheckpointTuple | None:
+        await self.leases.acquire(config, run, is_async=is_async)
+        return await self._loader.load(config)
 
     async def aget(self, config: RunnableConfig) -> Checkpoint | None:
         # The LangGraph server wants this overridden on the class.
@@ -328,16 +351,21 @@ class OpenedSaver:
     """A saver with a database of its own, for `with` and `async with`."""
 
     def __init__(
-        self, uri: str, serde: SerializerProtocol | None, policy: VisibilityPolicy | None, on_corruption: Policy
+        self,
+        uri: str,
+        serde: SerializerProtocol | None,
+        policy: VisibilityPolicy | None,
+        on_corruption: Policy,
+        lease_ttl: timedelta,
     ) -> None:
-        self._options = (uri, serde, policy, on_corruption)
+        self._options = (uri, serde, policy, on_corruption, lease_ttl)
         self._close: Callable[[], None] | None = None
 
     def __enter__(self) -> HoldfastSaver:
         from .database import Database
 
-        uri, serde, policy, on_corruption = self._options
-        database = Database(uri, serde=serde, policy=policy, on_corruption=on_corruption)
+        uri, serde, policy, on_corruption, lease_ttl = self._options
+        database = Database(uri, serde=serde, policy=policy, on_corruption=on_corruption, lease_ttl=lease_ttl)
         self._close = database.close
         return database.saver
 
