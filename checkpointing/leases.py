@@ -197,10 +197,11 @@ class Leases:
     async def _alive(self) -> None:
         """Return when the database knows that this worker lives."""
         async with self._beat_lock:
-            if self._pulse.overdue:
+            # After a rest what is left of its life may be shorter than the time to the next heartbeat.
+            if self._beating is None or self._pulse.overdue:
                 await self._beat()
-        if self._beating is None and not self._closed:
-            self._beating = asyncio.ensure_future(self._beats())
+            if self._beating is None and not self._closed:
+                self._beating = asyncio.ensure_future(self._beats())
 
     async def _beats(self) -> None:
         """Renew what the worker holds, for as long as it holds anything."""
@@ -219,6 +220,7 @@ class Leases:
                     return
                 except _UNREACHED as error:
                     _log.warning("this worker could not say that it lives: %s", error)
+                    self._unsure = True  # a server that fell may have forgotten what was given back last
         finally:
             self._beating = None
 

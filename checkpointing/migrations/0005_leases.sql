@@ -30,6 +30,8 @@ DECLARE
     taken bigint;
     fresh bigint := floor(random() * 274877906944);
 BEGIN
+    -- Nobody waits for the disk: what the run commits is written after this, and with it.
+    PERFORM set_config('synchronous_commit', 'off', true);
     UPDATE holdfast.leases SET epoch = nextval('holdfast.epochs'), held = true
     WHERE thread_id = thread AND worker = me
     RETURNING epoch INTO taken;
@@ -71,6 +73,7 @@ DECLARE
     until timestamptz;
     alive boolean;
 BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
     SELECT expires_at INTO until FROM holdfast.workers WHERE worker = me FOR UPDATE;
     alive := coalesce(until > clock_timestamp(), false);
     INSERT INTO holdfast.workers (worker, expires_at) VALUES (me, clock_timestamp() + ttl)
