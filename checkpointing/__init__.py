@@ -20,6 +20,7 @@ from .errors import (
 from .findings import Finding, Severity
 from .integrity import CheckpointCorrupted, Damage
 from .journal import Doubt, Journal, JournalMismatch
+from .leases import Lease, Leases
 from .messages import LoggedMessage
 from .migrate import SchemaTooNew, SetupRefused
 from .rollback import UnknownCheckpoint
@@ -63,7 +64,9 @@ __all__ = [
     "InvalidEncryptionKey",
     "Journal",
     "JournalMismatch",
+    "Lease",
     "LeaseLost",
+    "Leases",
     "LoggedMessage",
     "MissingExtra",
     "NewEvent",

@@ -45,6 +45,11 @@ class Bridge:
         """Whether the loop runs, in this process."""
         return not self._closed and os.getpid() == self._pid
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller's thread is the loop's own."""
+        return threading.current_thread() is self._thread
+
     def call(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `func` on the database's loop and wait for its result.
 
@@ -65,6 +70,10 @@ class Bridge:
         with connection_errors():
             return await asyncio.shield(asyncio.wrap_future(self._submit(func, *args, **kwargs)))
 
+    def begin(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> None:
+        """`call` that waits for nothing, and so may come from the loop itself."""
+        self._started(func, *args, **kwargs)
+
     def check(self) -> None:
         """Raise `DatabaseClosed` unless the loop runs, in this process."""
         if not self.usable:
@@ -72,9 +81,12 @@ class Bridge:
             raise DatabaseClosed(f"this Database cannot be used any more: {why}; open another")
 
     def _submit(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        self.check()
-        if threading.current_thread() is self._thread:
+        if self.is_here:
             raise RuntimeError("a sync call from the database's own loop would wait for itself")
+        return self._started(func, *args, **kwargs)
+
+    def _started(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        self.check()
 
         async def run() -> T:
             return await func(*args, **kwargs)

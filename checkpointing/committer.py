@@ -18,8 +18,9 @@ from .batch import Batch
 from .bridge import connection_errors
 from .connections import BlockingConnections, Steps, run_again_blocking
 from .durable import Durable
-from .errors import DatabaseUnavailable, ThreadChanged
+from .errors import DatabaseUnavailable, LeaseLost, ThreadChanged
 from .grouping import Waiter, tell
+from .leases import Lease, Leases
 from .memory import Memory
 from .operations import Operation, Put, PutWrites, awaits
 from .reading import settings_of
@@ -48,12 +49,18 @@ class Committer:
     """
 
     def __init__(
-        self, connections: BlockingConnections, memory: Memory, check: Callable[[], None], durable: Durable
+        self,
+        connections: BlockingConnections,
+        memory: Memory,
+        leases: Leases,
+        durable: Durable,
+        check: Callable[[], None],
     ) -> None:
-        """`check` raises `DatabaseClosed` where nothing can be committed any more; `durable` is told what is saved."""
+        """`durable` is told what is saved; `check` raises `DatabaseClosed` where nothing can be committed any more."""
         self._durable = durable
         self._connections = connections
         self._memory = memory
+        self._leases = leases
         self._check = check
         self._waiting: list[_Waiting] = []
         self._urgent = 0
@@ -72,11 +79,12 @@ class Committer:
 
         Raises:
             DatabaseUnavailable: the database is lost; nothing of the operation may be assumed.
+            LeaseLost: another worker has taken the run's thread over.
             DatabaseClosed: the database was closed, or opened by the process that forked this one.
         """
         done = Future[None]()
         with connection_errors():
-            self._add(_Waiting(operation, encoder, done))
+            self._add(_Waiting(operation, encoder, done, self._leases.of(operation.config)))
             done.result()
 
     async def acommit(self, operation: Operation, encoder: Encoder) -> None:
@@ -84,7 +92,7 @@ class Committer:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         with connection_errors():
-            self._add(_Waiting(operation, encoder, done, loop))
+            self._add(_Waiting(operation, encoder, done, self._leases.of(operation.config), loop))
             await done
 
     def pardon(self, config: RunnableConfig) -> None:
@@ -98,7 +106,7 @@ class Committer:
         key = waiting.operation.place[:2]
         waiting.urgent = waiting.operation.urgent or self._memory.waited(*key)
         with self._arrival:
-            self._refuse(waiting.operation.thread_id)
+            self._refuse(waiting)
             self._waiting.append(waiting)
             self._urgent += waiting.urgent
             if waiting.writes:
@@ -111,8 +119,10 @@ class Committer:
                 self._thread.start()
             self._arrival.notify()
 
-    def _refuse(self, thread_id: str) -> None:
-        if (lost := self._failed.get(thread_id)) is not None:
+    def _refuse(self, waiting: _Waiting) -> None:
+        if waiting.lease is not None and waiting.lease.lost:
+            raise LeaseLost(waiting.lease.thread_id)
+        if (lost := self._failed.get(waiting.operation.thread_id)) is not None:
             raise DatabaseUnavailable(
                 "an earlier checkpoint of this thread could not be saved; resume it from what was"
             ) from lost
@@ -205,6 +215,9 @@ class Committer:
                 for waiting in batch:
                     if not waiting.writes:
                         self._durable.failed(*waiting.operation.place[:3], error)
+                if isinstance(error, LeaseLost):
+                    self._lose(batch)
+                    return
                 self._failed.update({waiting.operation.thread_id: error for waiting in batch if waiting.early})
         else:
             settled += [(waiting, None) for waiting in batch]
@@ -215,11 +228,16 @@ class Committer:
             self._close(batch)
 
     def _write(self, batch: list[_Waiting], attempt: int = 1) -> None:
+        if any(waiting.lease is not None and waiting.lease.pulse.overdue for waiting in batch):
+            self._look(batch)  # this process stood still, or the database did
         for waiting in batch:
-            self._refuse(waiting.operation.thread_id)
+            self._refuse(waiting)
         rows = Batch()
         for waiting in sorted(batch, key=lambda waiting: waiting.operation.place):
-            waiting.encoder.encode(waiting.operation, rows, self._connections, must_stand=attempt > 1)
+            epoch = waiting.lease.epoch if waiting.lease is not None else None
+            waiting.encoder.encode(
+                waiting.operation, rows, self._connections, must_stand=waiting.must_stand, epoch=epoch
+            )
         parameters = rows.parameters()
 
         def steps() -> Steps[None]:
@@ -233,9 +251,20 @@ class Committer:
             if attempt == _ATTEMPTS:
                 raise ThreadChanged(batch[0].operation.thread_id) from error
             self._forget(batch)
+            for waiting in batch:
+                waiting.must_stand = True
+            self._look(batch)
             self._write(batch, attempt + 1)
             return
         rows.committed()
+
+    def _look(self, batch: list[_Waiting]) -> None:
+        self._leases.look([waiting.lease for waiting in batch if waiting.lease is not None], self._connections)
+
+    def _lose(self, batch: list[_Waiting]) -> None:
+        for waiting in batch:
+            if waiting.lease is not None:
+                waiting.lease.lost = True
 
     def _close(self, batch: list[_Waiting]) -> None:
         """Nothing more is to be answered for early among these."""
@@ -256,10 +285,14 @@ class _Waiting:
     operation: Operation
     encoder: Encoder
     done: Future[None] | asyncio.Future[None]
+    lease: Lease | None = None
+    """Of the run whose operation it is; none, where it is not a run's."""
     loop: asyncio.AbstractEventLoop | None = None
     early: bool = False
     urgent: bool = True
     """Whether it is committed without waiting for company."""
+    must_stand: bool = False
+    """Whether to look that what it stands on is there still: its commit was refused."""
 
     @property
     def writes(self) -> bool:

@@ -28,6 +28,7 @@ from .connections import KeptConnection, OwnConnections
 from .documents import Documents
 from .errors import DatabaseUnavailable, InvalidDatabaseURI
 from .findings import Finding
+from .leases import LEASE_TTL, checked_ttl
 from .loading import Policy
 from .messages import LoggedMessage, MessageLog
 from .migrate import migrate
@@ -59,17 +60,19 @@ class Database:
         serde: SerializerProtocol | None = None,
         policy: VisibilityPolicy | None = None,
         on_corruption: Policy = "raise",
+        lease_ttl: timedelta = LEASE_TTL,
     ) -> None:
         """Open it; `open` and `connect` are the same with an end, which is what you want."""
         self.uri: Final = uri or os.environ.get("HOLDFAST_DATABASE_URI") or ""
         if self.uri:
             _check_uri(self.uri)
+        checked_ttl(lease_ttl)
         self._bridge = Bridge()
         try:
             plain = serde or StrictSerializer(types)
             key = os.environ.get(ENCRYPTION_KEY)
             messages = encrypted(plain, key) if key else MessageSerializer(plain)
-            self._bridge.call(self._start, messages, policy or VisibilityPolicy(), on_corruption)
+            self._bridge.call(self._start, messages, policy or VisibilityPolicy(), on_corruption, lease_ttl)
         except BaseException:
             self._bridge.close()
             raise
@@ -86,6 +89,7 @@ class Database:
         serde: SerializerProtocol | None = None,
         policy: VisibilityPolicy | None = None,
         on_corruption: Policy = "raise",
+        lease_ttl: timedelta = LEASE_TTL,
     ) -> AsyncGenerator[Database]:
         """A database for the length of an `async with` block.
 
@@ -97,15 +101,17 @@ class Database:
             policy: which messages are shown to whom; else the usual `VisibilityPolicy()`.
             on_corruption: what a load does when a thread's newest checkpoint is damaged: `raise`
                 `CheckpointCorrupted`, or `fallback` to the newest good one, with an error in the log.
+            lease_ttl: how long a process may be silent before another may take its threads over.
 
         Raises:
+            ValueError: `lease_ttl` is below a second.
             InvalidDatabaseURI: the URI cannot be parsed.
             DatabaseUnavailable: nobody answers there, or it refuses us.
             MissingExtra, EmbeddedPostgresFailed: the embedded default cannot be had.
             SetupRefused, SchemaTooNew: the schema cannot be brought to this version.
         """
         database = await asyncio.to_thread(
-            cls, uri, types=types, serde=serde, policy=policy, on_corruption=on_corruption
+            cls, uri, types=types, serde=serde, policy=policy, on_corruption=on_corruption, lease_ttl=lease_ttl
         )
         try:
             yield database
@@ -122,9 +128,10 @@ class Database:
         serde: SerializerProtocol | None = None,
         policy: VisibilityPolicy | None = None,
         on_corruption: Policy = "raise",
+        lease_ttl: timedelta = LEASE_TTL,
     ) -> Generator[Database]:
         """`open` for sync code."""
-        database = cls(uri, types=types, serde=serde, policy=policy, on_corruption=on_corruption)
+        database = cls(uri, types=types, serde=serde, policy=policy, on_corruption=on_corruption, lease_ttl=lease_ttl)
         try:
             yield database
         finally:
@@ -213,7 +220,9 @@ class Database:
             self._bridge.call(self._stop)
             self._bridge.close()
 
-    async def _start(self, serde: MessageSerializer, policy: VisibilityPolicy, on_corruption: Policy) -> None:
+    async def _start(
+        self, serde: MessageSerializer, policy: VisibilityPolicy, on_corruption: Policy, lease_ttl: timedelta
+    ) -> None:
         uri = await self._set_up()
         self._pool = AsyncConnectionPool[AsyncConnection[DictRow]](
             uri,
@@ -244,6 +253,7 @@ class Database:
             serde=serde,
             policy=policy,
             on_corruption=on_corruption,
+            lease_ttl=lease_ttl,
         )
         self.journal = self.saver.journal
         self._care = Care(self.saver.upkeep)

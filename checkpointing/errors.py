@@ -33,12 +33,23 @@ class EmbeddedPostgresFailed(HoldfastError):
 
 
 class ThreadBusy(HoldfastError):
-    """Another process is running this thread at this moment."""
+    """Another process, or another run in this one, is running this thread at this moment."""
 
     def __init__(self, thread_id: str) -> None:
         self.thread_id: Final = thread_id
         super().__init__(
-            f"thread {thread_id!r} is being run by another process; wait for it to pause or end, then try again"
+            f"thread {thread_id!r} is being run by another process or run; wait for it to pause or end, then try again"
+        )
+
+
+class LeaseLost(HoldfastError):
+    """A run stood still for so long that another worker has taken, or may have taken, its thread over."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id: Final = thread_id
+        super().__init__(
+            f"this run of thread {thread_id!r} has lost its lease: another worker may have gone on with the thread; "
+            "nothing more of this run is saved, load the thread to see where it stands"
         )
 
 
@@ -60,11 +71,3 @@ class UnknownDocument(HoldfastError):
         self.name: Final = name
         self.known: Final = known
         super().__init__(f"no document named {name!r} in this dossier; it holds: {', '.join(known) or 'nothing'}")
-
-
-class LeaseLost(HoldfastError):
-    """Another worker took the thread over: what this run still writes is not accepted."""
-
-    def __init__(self, thread_id: str) -> None:
-        self.thread_id: Final = thread_id
-        super().__init__(f"thread {thread_id!r} is run by another worker now; nothing of this run is accepted any more")

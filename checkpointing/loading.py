@@ -53,6 +53,8 @@ class _Found:
     rows: Rows | None = None
     head: str | None = None
     generation: int = 0
+    lease: tuple[int, int] | None = None
+    """Epoch and generation."""
     children: list[str | None] = field(default_factory=list[str | None])
     """The seals of the checkpoints that stand on it."""
     head_writes: int = 0
@@ -150,7 +152,9 @@ class Loader:
         if found.head is not None:
             thread.heads[ns] = Head(found.generation, exists=True)
         else:
-            thread.heads.setdefault(ns, Head())
+            thread.begin(ns)
+        if found.lease is not None:
+            thread.leased(*found.lease)
         return thread
 
     def _remember(self, found: _Found, loaded: CheckpointTuple, resolver: Resolver) -> None:
@@ -341,6 +345,8 @@ def _found(thread_id: str, ns: str, answer: Answer, resolver: Resolver) -> _Foun
             found.rows = checkpoint_rows(thread_id, ns, a, b, (c, d), kind)
         elif source == "head":
             found.head, found.generation, found.head_writes = a, n >> 24, n & 0xFFFFFF
+        elif source == "lease":
+            found.lease = (n, int(a))
         elif source == "child":
             found.children.append(kind)
     if found.rows is not None:

@@ -117,7 +117,7 @@ class KnownCheckpoint:
 class Head:
     """What the head of a namespace must say for this memory to hold."""
 
-    generation: int = field(default_factory=lambda: randbits(38))
+    generation: int
     exists: bool = False
 
 
@@ -126,6 +126,10 @@ class ThreadMemory:
 
     def __init__(self) -> None:
         self.heads: dict[str, Head] = {}
+        self.generation = randbits(38)
+        """Of heads that do not exist yet: their lease's, if the thread has one."""
+        self.epoch = 0
+        """The newest lease that was there when a head was read; 0 if there was none."""
         self.stored: dict[bytes, str] = {}
         """By digest of a message that is in the database: its visibility there."""
         self.checkpoints: OrderedDict[tuple[str, str], KnownCheckpoint] = OrderedDict()
@@ -141,6 +145,18 @@ class ThreadMemory:
     def size(self) -> int:
         """How many messages it keeps alive."""
         return len(self._objects)
+
+    def leased(self, epoch: int, generation: int) -> None:
+        """Know the lease that was read together with a head."""
+        if epoch >= self.epoch:
+            self.epoch, self.generation = epoch, generation
+            for head in self.heads.values():
+                if not head.exists:
+                    head.generation = generation
+
+    def begin(self, ns: str) -> None:
+        """Have a head for a namespace that has none."""
+        self.heads.setdefault(ns, Head(self.generation))
 
     def remember(self, ns: str, checkpoint_id: str, known: KnownCheckpoint, *, loaded: bool = False) -> None:
         """Keep a checkpoint, forgetting the oldest; one that was loaded stands beside what a run put here."""

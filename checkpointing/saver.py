@@ -6,8 +6,10 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -30,12 +32,13 @@ from .connections import BlockingConnections, Connections, LoopConnections, Thre
 from .deltas import delta_history
 from .durable import Durable
 from .journal import Journal
-from .leases import Leases
+from .leases import LEASE_TTL, Leases, checked_ttl
 from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
 from .operations import Put, PutWrites
 from .reading import config_of, settings_of
+from .runs import current_run
 from .serde import MessageSerializer, StrictSerializer
 from .upkeep import Upkeep
 from .visibility import VisibilityPolicy
@@ -59,6 +62,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         policy: VisibilityPolicy | None = None,
         on_corruption: Policy = "raise",
+        lease_ttl: timedelta = LEASE_TTL,
     ) -> None:
         """A saver on a pool of yours; call `setup()` once for a database that Holdfast has not set up.
 
@@ -68,10 +72,13 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
             policy: which messages whom is shown; else the usual one.
             on_corruption: what `get_tuple` does when a thread's newest checkpoint is damaged: `raise`
                 `CheckpointCorrupted`, or `fallback` to the newest good one, with an error in the log.
+            lease_ttl: how long a process may be silent before another may take its threads over.
 
         Raises:
             TypeError: it is not a pool.
+            ValueError: `lease_ttl` is below a second.
         """
+        checked_ttl(lease_ttl)
         connections: LoopConnections | ThreadConnections
         if isinstance(pool, AsyncConnectionPool):
             self._foreign_loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -87,7 +94,9 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
             )
         messages = MessageSerializer(serde or StrictSerializer())
         self._owns_bridge = True
-        self._start(Bridge(), connections, commits, journal, messages, policy or VisibilityPolicy(), on_corruption)
+        self._start(
+            Bridge(), connections, commits, journal, messages, policy or VisibilityPolicy(), on_corruption, lease_ttl
+        )
         self._dedicated: Callable[[], Awaitable[AsyncConnection[DictRow]]] = partial(_dedicated, pool)
 
     _owner: object = None
@@ -106,11 +115,12 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         serde: MessageSerializer,
         policy: VisibilityPolicy,
         on_corruption: Policy,
+        lease_ttl: timedelta = LEASE_TTL,
     ) -> HoldfastSaver:
         """The saver of a `Database`, its `owner`: on its loop, with a connection of its own for commits."""
         saver = cls.__new__(cls)
         saver._owns_bridge = False
-        saver._start(bridge, connections, commits, journal, serde, policy, on_corruption)
+        saver._start(bridge, connections, commits, journal, serde, policy, on_corruption, lease_ttl)
         saver._dedicated = dedicated
         saver._owner = owner
         return saver
@@ -122,9 +132,10 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         policy: VisibilityPolicy | None = None,
         on_corruption: Policy = "raise",
+        lease_ttl: timedelta = LEASE_TTL,
     ) -> OpenedSaver:
         """A saver for the length of a `with` or `async with` block, on a database that is set up first."""
-        return OpenedSaver(conn_string, serde, policy, on_corruption)
+        return OpenedSaver(conn_string, serde, policy, on_corruption, lease_ttl)
 
     def _start(
         self,
@@ -135,6 +146,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         serde: MessageSerializer,
         policy: VisibilityPolicy,
         on_corruption: Policy,
+        lease_ttl: timedelta,
     ) -> None:
         super().__init__(serde=serde.serde)
         self._foreign_loop = getattr(self, "_foreign_loop", None)
@@ -142,9 +154,9 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._connections = connections
         self._policy = policy
         self._memory = Memory()
-        self.leases = Leases()
+        self.leases = Leases(bridge, connections, lease_ttl)
         self._durable = Durable()
-        self._committer = Committer(commits, self._memory, bridge.check, self._durable)
+        self._committer = Committer(commits, self._memory, self.leases, self._durable, bridge.check)
         self.journal = Journal(bridge, connections, journal, self._durable, self.leases)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
         self._encoder = Encoder(serde, policy, self._memory)
@@ -182,6 +194,8 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         """Commit what is waiting and end the saver's threads; a pool that was handed in stays open."""
         self._committer.close()
         self.journal.close()
+        if self._bridge.usable and not self._on_foreign_loop:
+            self._bridge.call(self.leases.close)
         if self._owns_bridge:
             self._bridge.close()
 
@@ -189,29 +203,36 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._refuse_own_loop()
         return self._bridge.call(func, *args, **kwargs)
 
+    @property
+    def _on_foreign_loop(self) -> bool:
+        return self._foreign_loop is not None and _running_loop() is self._foreign_loop
+
     def _refuse_own_loop(self) -> None:
-        if self._foreign_loop is not None and _running_loop() is self._foreign_loop:
+        if self._on_foreign_loop:
             raise RuntimeError(
                 "a sync call on the loop of the pool's connections would wait for itself; use the async methods, "
                 "or give HoldfastSaver a ConnectionPool"
             )
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint that the config names, or the thread's newest.
+        """The checkpoint that the config names, or the thread's newest; at a run's beginning, with the thread's lease.
 
         Raises:
+            ThreadBusy: it is a run's beginning, and another run of the thread goes on.
             CheckpointCorrupted: it is damaged (`on_corruption="fallback"`: and so are all before it).
             TypeNotAllowed, NotDecrypted: it holds what this saver may not revive, or cannot decrypt.
             DatabaseUnavailable: the database cannot be reached.
         """
         self._committer.pardon(config)
-        return self._loaded(config, self._call(self._loader.load, config))
+        return self._call(self._opened, config, current_run(), is_async=False)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         self._committer.pardon(config)
-        return self._loaded(config, await self._bridge.acall(self._loader.load, config))
+        return await self._bridge.acall(self._opened, config, current_run(), is_async=True)
 
-    def _loaded(self, config: RunnableConfig, found: CheckpointTuple | None) -> CheckpointTuple | None:
+    async def _opened(self, config: RunnableConfig, run: UUID | None, *, is_async: bool) -> CheckpointTuple | None:
+        await self.leases.acquire(config, run, is_async=is_async)
+        found = await self._loader.load(config)
         settings = settings_of(config)
         checkpoint_id = found.checkpoint["id"] if found else None
         self._durable.note(str(settings["thread_id"]), str(settings.get("checkpoint_ns", "")), checkpoint_id)
@@ -348,16 +369,21 @@ class OpenedSaver:
     """A saver with a database of its own, for `with` and `async with`."""
 
     def __init__(
-        self, uri: str, serde: SerializerProtocol | None, policy: VisibilityPolicy | None, on_corruption: Policy
+        self,
+        uri: str,
+        serde: SerializerProtocol | None,
+        policy: VisibilityPolicy | None,
+        on_corruption: Policy,
+        lease_ttl: timedelta,
     ) -> None:
-        self._options = (uri, serde, policy, on_corruption)
+        self._options = (uri, serde, policy, on_corruption, lease_ttl)
         self._close: Callable[[], None] | None = None
 
     def __enter__(self) -> HoldfastSaver:
         from .database import Database
 
-        uri, serde, policy, on_corruption = self._options
-        database = Database(uri, serde=serde, policy=policy, on_corruption=on_corruption)
+        uri, serde, policy, on_corruption, lease_ttl = self._options
+        database = Database(uri, serde=serde, policy=policy, on_corruption=on_corruption, lease_ttl=lease_ttl)
         self._close = database.close
         return database.saver
 

@@ -196,6 +196,8 @@ def locked(threads: list[str], lock: str = "lock") -> Steps[None]:
     # Namespaces that had no head to lock. Asked for second: a first commit that holds a head would not get it.
     yield SQL["alone"], wanted
     yield SQL[lock], wanted
+    if lock == "lock":
+        yield SQL["leases"], wanted
 
 
 _Key = tuple[str, str]
@@ -291,7 +293,8 @@ def _run_of(row: tuple[Any, ...]) -> str | None:
 
 def _deleted(threads: list[str], keep: Sequence[str]) -> Steps[None]:
     wanted = {"threads": threads, "keep": list(keep)}
-    for table in ("checkpoints", "blobs", "writes", "messages", "heads", "incidents", "settings", "effects"):
+    names = ("checkpoints", "blobs", "writes", "messages", "heads", "leases", "incidents", "settings", "effects")
+    for table in names:
         yield SQL[f"delete_{table}"], wanted
 
 

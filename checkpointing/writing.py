@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: i
 
 from .batch import Batch
 from .connections import BlockingConnections, Rows, Steps, run_again_blocking
-from .errors import ThreadChanged
+from .errors import LeaseLost, ThreadChanged
 from .integrity import CheckpointCorrupted, Unsound, canonical, row_digest, seal_checkpoint, sealed, stored_bits
 from .memory import Head, KnownCheckpoint, KnownList, Memory, Rung, ThreadMemory
 from .operations import Operation, Put, PutWrites, pulled, run_of
@@ -62,19 +62,31 @@ class Encoder:
     _thread: ThreadMemory = field(init=False)
 
     def encode(
-        self, operation: Operation, batch: Batch, connections: BlockingConnections, *, must_stand: bool = False
+        self,
+        operation: Operation,
+        batch: Batch,
+        connections: BlockingConnections,
+        *,
+        must_stand: bool = False,
+        epoch: int | None = None,
     ) -> None:
         """Add an operation's rows to the batch; nothing of it, if it cannot be serialised.
 
+        Args:
+            epoch: the lease of the run whose operation it is.
+
         Raises:
             ThreadChanged: the checkpoint that it stands on is gone, and it `must_stand`.
+            LeaseLost: there is a newer lease.
 
         An exception leaves the thread's memory ahead of the database: the caller is to forget it.
         """
         with self.memory.lock:
-            self._encode(operation, batch, connections, must_stand)
+            self._encode(operation, batch, connections, must_stand, epoch)
 
-    def _encode(self, operation: Operation, batch: Batch, connections: BlockingConnections, must_stand: bool) -> None:
+    def _encode(
+        self, operation: Operation, batch: Batch, connections: BlockingConnections, must_stand: bool, epoch: int | None
+    ) -> None:
         thread = self.memory.of(operation.thread_id)
         ns = operation.ns
         stands_on = operation.stands_on
@@ -85,8 +97,12 @@ class Encoder:
             if "" not in thread.heads:
                 self._recall(connections, thread, operation.thread_id, "", None)
             gone = stands_on and (ns, stands_on) not in thread.checkpoints
-            if gone or not thread.heads[""].exists:
+            begins = not ns and not stands_on
+            there = thread.heads[""].exists or (operation.thread_id, "") in batch.heads
+            if gone or not (begins or there):
                 raise ThreadChanged(operation.thread_id)
+        if epoch is not None and thread.epoch > epoch:
+            raise LeaseLost(operation.thread_id)  # a head was read that is the newer lease's
         # A namespace that begins has no head to hold against upkeep; the thread's own serves.
         root = thread.heads.get("")
         if root is not None and root.exists and not thread.heads[ns].exists:
@@ -112,11 +128,15 @@ class Encoder:
         def steps() -> Steps[Rows]:
             return (yield SQL["recall"], key)
 
-        ((parent_id, checkpoint, metadata, kind, writes, generation),) = run_again_blocking(connections, steps)
+        ((parent_id, checkpoint, metadata, kind, writes, generation, epoch, leased),) = run_again_blocking(
+            connections, steps
+        )
         if generation is None:
-            thread.heads.setdefault(ns, Head())
+            thread.begin(ns)
         elif ns not in thread.heads:
             thread.heads[ns] = Head(generation, exists=True)
+        if epoch is not None:
+            thread.leased(epoch, leased)
         if checkpoint_id and checkpoint is not None:
             try:
                 rows = checkpoint_rows(thread_id, ns, checkpoint_id, parent_id, (checkpoint, metadata), kind)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
@@ -19,7 +20,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, TasksStreamPart
 from pydantic import ValidationError
 
-from holdfast.checkpointing import Database, DatabaseUnavailable
+from holdfast.checkpointing import Database, DatabaseUnavailable, ThreadBusy
 from holdfast.graphs.outreach import OutreachInput, build
 from holdfast.nodes import OfflineExtractiveModel, Review, SmtpServer, check_brief, load_model
 
@@ -34,6 +35,8 @@ from .errors import (
     ThreadFinished,
 )
 from .state import GRAPH, Compiled, Settings, ThreadState, checked_name, command, read
+
+_POLL: Final = 0.1
 
 
 class Observer(Protocol):
@@ -65,10 +68,23 @@ class Runner:
     async def advance(self, given: OutreachInput | Command[Any] | None, observer: Observer) -> ThreadState:
         """Run until the graph ends, pauses or is asked to stop.
 
+        A thread whose process was killed is free when that one's lease has run out: as long as that, it waits.
+
         Raises:
+            ThreadBusy: somebody runs the thread, and lives.
             RunFailed: a node failed, with the node's name and its error.
             DatabaseUnavailable: the database went away.
         """
+        patience = time.monotonic() + self.database.saver.leases.ttl.total_seconds() + _POLL
+        while True:
+            try:
+                return await self._advance(given, observer)
+            except ThreadBusy:
+                if time.monotonic() > patience:
+                    raise
+                await asyncio.sleep(_POLL)
+
+    async def _advance(self, given: OutreachInput | Command[Any] | None, observer: Observer) -> ThreadState:
         failing: str | None = None
         try:
             async for part in self._graph.astream(
@@ -85,7 +101,7 @@ class Runner:
                     observer.event(part, self.tokens)
         except GraphDrained:
             pass
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, ThreadBusy):
             raise
         except Exception as error:
             where = f"{failing} failed" if failing else "the run failed"

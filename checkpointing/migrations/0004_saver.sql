@@ -55,14 +55,18 @@ $$;
 
 -- A namespace's first commit, which has no head that upkeep could have locked, waits for upkeep of its thread;
 -- upkeep waits for it. The lock is let go at the transaction's end.
-CREATE FUNCTION holdfast.opened(thread text, known boolean) RETURNS bigint
+-- A head of a thread that has been run carries its lease's generation: another worker cannot have taken it over.
+CREATE FUNCTION holdfast.opened(thread text, known boolean, expected bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
+DECLARE
+    kept bigint;
 BEGIN
     IF known THEN
         RETURN holdfast.still(0, 1);
     END IF;
     PERFORM pg_advisory_xact_lock_shared(hashtextextended(thread, 1869636974));
-    RETURN 0;
+    SELECT generation INTO kept FROM holdfast.leases WHERE thread_id = thread FOR SHARE;
+    RETURN holdfast.still(coalesce(kept, expected), expected);
 END
 $$;
 

@@ -95,10 +95,10 @@ heads AS (
         checkpoint_id = greatest(head.checkpoint_id, excluded.checkpoint_id),
         writes = CASE WHEN head.checkpoint_id > excluded.checkpoint_id THEN head.writes ELSE excluded.writes END,
         generation = holdfast.still(head.generation, excluded.generation)
-    RETURNING thread_id, checkpoint_ns, xmax = 0 AS created
+    RETURNING thread_id, checkpoint_ns, generation, xmax = 0 AS created
 )
 SELECT holdfast.opened(
-    thread_id, (thread_id, checkpoint_ns) IN (SELECT * FROM unnest(%(k_thread)s, %(k_ns)s))
+    thread_id, (thread_id, checkpoint_ns) IN (SELECT * FROM unnest(%(k_thread)s, %(k_ns)s)), generation
 )
 FROM heads
 WHERE created
@@ -118,13 +118,16 @@ SELECT
         SELECT count(*) FROM checkpoint_writes AS w
         WHERE (w.thread_id, w.checkpoint_ns, w.checkpoint_id) = (c.thread_id, c.checkpoint_ns, c.checkpoint_id)
     ) AS writes,
-    h.generation
+    h.generation,
+    l.epoch,
+    l.generation AS leased
 FROM (SELECT %(thread_id)s::text AS thread_id, %(checkpoint_ns)s::text AS checkpoint_ns) AS given
 LEFT JOIN checkpoints AS c
     ON (c.thread_id, c.checkpoint_ns, c.checkpoint_id)
         = (given.thread_id, given.checkpoint_ns, %(checkpoint_id)s::text)
 LEFT JOIN holdfast.heads AS h
-    ON (h.thread_id, h.checkpoint_ns) = (given.thread_id, given.checkpoint_ns);
+    ON (h.thread_id, h.checkpoint_ns) = (given.thread_id, given.checkpoint_ns)
+LEFT JOIN holdfast.leases AS l ON l.thread_id = given.thread_id;
 
 -- name: load
 -- A checkpoint, its stored values and its writes, and what the thread's head should be: one snapshot.
@@ -171,6 +174,10 @@ UNION ALL
 SELECT 'head', checkpoint_id, NULL, NULL, NULL, NULL, NULL, (generation << 24) + least(writes, 16777215)
 FROM holdfast.heads
 WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(checkpoint_ns)s
+UNION ALL
+SELECT 'lease', generation::text, NULL, NULL, NULL, NULL, NULL, epoch
+FROM holdfast.leases
+WHERE thread_id = %(thread_id)s
 UNION ALL
 SELECT 'blob', channel, version, NULL, NULL, type, blob, 0 FROM path
 UNION ALL

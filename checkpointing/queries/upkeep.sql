@@ -23,6 +23,16 @@ SELECT pg_advisory_xact_lock(key) FROM (
     OFFSET 0
 ) AS keys;
 
+-- name: leases
+-- Nor does a head begin that a run knows as it would have been before: last, as a commit locks.
+UPDATE holdfast.leases SET generation = (generation + 1) %% 274877906944
+WHERE thread_id IN (
+    SELECT thread_id FROM holdfast.leases
+    WHERE thread_id = ANY(%(threads)s::text[])
+    ORDER BY thread_id
+    FOR UPDATE
+);
+
 -- name: delete_checkpoints
 DELETE FROM checkpoints WHERE thread_id = ANY(%(threads)s::text[]);
 
@@ -34,6 +44,11 @@ DELETE FROM checkpoint_writes WHERE thread_id = ANY(%(threads)s::text[]);
 
 -- name: delete_heads
 DELETE FROM holdfast.heads WHERE thread_id = ANY(%(threads)s::text[]);
+
+-- name: delete_leases
+-- Those that are held stay with their runs.
+DELETE FROM holdfast.leases
+WHERE thread_id = ANY(%(threads)s::text[]) AND NOT (held AND holdfast.runner(thread_id) IS NOT NULL);
 
 -- name: delete_incidents
 DELETE FROM holdfast.incidents WHERE thread_id = ANY(%(threads)s::text[]);

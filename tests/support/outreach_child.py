@@ -23,6 +23,7 @@ from holdfast.chaos import kill_at
 from holdfast.checkpointing import Database
 from holdfast.graphs.outreach import build
 from holdfast.nodes import load_model
+from tests.support.leases import TTL, awhen_free
 
 NODES = ("index", "research", "plan", "select", "draft", "approve", "send")
 INPUT = {"company": "Tidewater Instruments", "offer": "We read sensors from afar.", "to": "post@tidewater.example"}
@@ -57,7 +58,7 @@ async def main(thread: str, dossier: str, outbox: str, log: str, action: str, *p
         "approve": Command(resume={"decisions": [{"type": "approve"}]}),
     }[action]
     config: RunnableConfig = {"configurable": {"thread_id": thread}, "callbacks": [StartLog(Path(log))]}
-    async with Database.open() as db:
+    async with Database.open(lease_ttl=TTL) as db:
         builder = build(
             load_model(),
             database=lambda: db,
@@ -66,7 +67,7 @@ async def main(thread: str, dossier: str, outbox: str, log: str, action: str, *p
         )
         graph = builder.compile(checkpointer=db.saver, store=db.store)
         with kill_at(point[0]) if point else nullcontext():
-            await graph.ainvoke(given, config, durability="sync")
+            await awhen_free(lambda: graph.ainvoke(given, config, durability="sync"))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from psycopg.waiting import Wait
 from typing_extensions import TypedDict
 
 from holdfast.checkpointing import Database, HoldfastSaver, committer
+from tests.support.leases import TTL, when_free
 
 METHODS: Final = ("put", "put_writes")
 COMMIT: Final = ("before", "sent", "committed")
@@ -206,13 +207,16 @@ def run(job: dict[str, str]) -> None:
     if point := job.get("point"):
         arm(point, Countdown(int(job["count"]), note), note)
     config: Any = {"configurable": {"thread_id": job["thread"]}}
-    with Database.connect(job["uri"]) as db:
+    with Database.connect(job["uri"], lease_ttl=TTL) as db:
         runner = graph(db.saver, note)
         given = INPUT if db.saver.get_tuple(config) is None else None
-        if job["mode"] == "async":
-            asyncio.run(runner.ainvoke(given, config, durability="sync"))
-        else:
-            runner.invoke(given, config, durability="sync")
+
+        def advance() -> Any:
+            if job["mode"] == "async":
+                return asyncio.run(runner.ainvoke(given, config, durability="sync"))
+            return runner.invoke(given, config, durability="sync")
+
+        when_free(advance)
 
 
 def fork(job: dict[str, str]) -> int:
