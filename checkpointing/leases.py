@@ -23,6 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from .arrays import IntArray, TextArray
+from .audit import storable
 from .bridge import Bridge
 from .connections import BlockingConnections, Connections, Rows, Steps, run_again, run_again_blocking
 from .errors import DatabaseClosed, DatabaseUnavailable, LeaseLost, ThreadBusy
@@ -37,6 +38,8 @@ SHORTEST: Final = timedelta(seconds=1)
 _BEATS: Final = 3
 """How often in a lease's life its worker says that it lives."""
 _UNREACHED: Final = (psycopg.Error, PoolTimeout, PoolClosed, DatabaseUnavailable, DatabaseClosed, OSError)
+_ERROR: Final = 2000
+"""Characters of an error's text in the audit trail."""
 _RUNTIME: Final = "__pregel_runtime"
 _log: Final = logging.getLogger("holdfast.checkpointing")
 
@@ -74,6 +77,12 @@ class Lease:
     control: object
     """The run, as LangGraph knows it: one object for it and all its subgraphs."""
     pulse: Pulse
+    correlation_id: str | None = None
+    """Of all that the run does: as its metadata say, else its own."""
+    run_id: str | None = None
+    began: float = field(default_factory=time.monotonic)
+    waits: bool = False
+    """Whether the run has come to an interrupt."""
     epoch: int = 0
     """Grows with every lease of the database; 0 until it is taken."""
     lost: bool = False
@@ -131,7 +140,14 @@ class Leases:
         holder = self._running.get(thread_id)
         if holder is not None and not holder.lost:
             raise ThreadBusy(thread_id)
-        lease = Lease(thread_id=thread_id, worker=self.worker, control=control, pulse=self._pulse)
+        lease = Lease(
+            thread_id=thread_id,
+            worker=self.worker,
+            control=control,
+            pulse=self._pulse,
+            correlation_id=correlation_of(config) or (str(run) if run is not None else None),
+            run_id=str(run) if run is not None else None,
+        )
         self._running[thread_id] = self._by_run[thread_id, id(control)] = lease
         taking = asyncio.ensure_future(self._take(lease))
         if run is not None:
@@ -145,7 +161,12 @@ class Leases:
     async def _take(self, lease: Lease) -> None:
         try:
             await self._alive()
-            names = {"thread_id": lease.thread_id, "worker": self.worker}
+            names = {
+                "thread_id": lease.thread_id,
+                "worker": self.worker,
+                "correlation": lease.correlation_id,
+                "run": lease.run_id,
+            }
             rows = await run_again(self.connections, lambda: _all("acquire", names))
         except BaseException:
             self._unsure = True
@@ -162,28 +183,28 @@ class Leases:
         if self._running.get(lease.thread_id) is lease:
             del self._running[lease.thread_id]
 
-    def _ended(self, lease: Lease, taking: asyncio.Task[None]) -> None:
+    def _ended(self, lease: Lease, taking: asyncio.Task[None], error: BaseException | None) -> None:
         try:
             if self.bridge.is_here:  # an abandoned stream is collected wherever the collector happens to run
-                self.bridge.begin(self._release, lease, taking)
+                self.bridge.begin(self._release, lease, taking, error)
             else:
-                self.bridge.call(self._release, lease, taking)
-        except _UNREACHED as error:
-            _log.debug("a lease's end could not be told: %s", error)
+                self.bridge.call(self._release, lease, taking, error)
+        except _UNREACHED as unreached:
+            _log.debug("a lease's end could not be told: %s", unreached)
 
-    async def _aended(self, lease: Lease, taking: asyncio.Task[None]) -> None:
+    async def _aended(self, lease: Lease, taking: asyncio.Task[None], error: BaseException | None) -> None:
         try:
-            await self.bridge.acall_to_end(self._release, lease, taking)
-        except _UNREACHED as error:
-            _log.debug("a lease's end could not be told: %s", error)
+            await self.bridge.acall_to_end(self._release, lease, taking, error)
+        except _UNREACHED as unreached:
+            _log.debug("a lease's end could not be told: %s", unreached)
 
-    async def _release(self, lease: Lease, taking: asyncio.Task[None]) -> None:
+    async def _release(self, lease: Lease, taking: asyncio.Task[None], error: BaseException | None) -> None:
         await asyncio.gather(taking, return_exceptions=True)
         if lease.ended:
             return
         self._drop(lease)
         try:
-            await self.connections.run(lambda: _all("release", _keys([(lease.thread_id, lease.epoch)])))
+            await self.connections.run(lambda: _all("end", _told(lease, error)))
         except _UNREACHED:
             self._unsure = True  # the next heartbeats try again
             raise
@@ -268,6 +289,30 @@ class Leases:
 def run_control(config: RunnableConfig) -> object | None:
     """What tells the runs apart: LangGraph's one `RunControl` of each; none where nothing runs."""
     return getattr(settings_of(config).get(_RUNTIME), "control", None)
+
+
+def correlation_of(config: RunnableConfig) -> str | None:
+    """The correlation id that a config's metadata give."""
+    metadata: Mapping[str, Any] = config.get("metadata") or {}
+    given = metadata.get("correlation_id", settings_of(config).get("correlation_id"))
+    return None if given is None else str(given).replace("\0", "")
+
+
+def _told(lease: Lease, error: BaseException | None) -> dict[str, Any]:
+    """How a run has ended."""
+    outcome = "interrupted" if lease.waits else "finished"
+    details: dict[str, Any] = {}
+    if error is not None:
+        outcome = "failed" if isinstance(error, Exception) else "cancelled"
+        details = {"error": f"{type(error).__name__}: {error}"[:_ERROR]}
+    return {
+        "thread_id": lease.thread_id,
+        "epoch": lease.epoch,
+        "correlation": lease.correlation_id,
+        "run": lease.run_id,
+        "ms": (time.monotonic() - lease.began) * 1000,
+        "details": storable({"outcome": outcome, **details}),
+    }
 
 
 def _mark(leases: Collection[Lease], rows: Rows) -> None:

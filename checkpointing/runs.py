@@ -13,8 +13,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 _now: ContextVar[UUID | None] = ContextVar("holdfast_run", default=None)
-_ends: Final[dict[UUID, list[Callable[[], None]]]] = defaultdict(list)
-_async_ends: Final[dict[UUID, list[Callable[[], Awaitable[None]]]]] = defaultdict(list)
+_ends: Final[dict[UUID, list[Callable[[BaseException | None], None]]]] = defaultdict(list)
+_async_ends: Final[dict[UUID, list[Callable[[BaseException | None], Awaitable[None]]]]] = defaultdict(list)
 
 
 def current_run() -> UUID | None:
@@ -22,12 +22,12 @@ def current_run() -> UUID | None:
     return _now.get()
 
 
-def at_end(run: UUID, action: Callable[[], None]) -> None:
-    """Have something done when a run of the sync API has ended, after its last write, however it ends."""
+def at_end(run: UUID, action: Callable[[BaseException | None], None]) -> None:
+    """Have something done when a run of the sync API has ended, after its last write; with the error it ended in."""
     _ends[run].append(action)
 
 
-def at_async_end(run: UUID, action: Callable[[], Awaitable[None]]) -> None:
+def at_async_end(run: UUID, action: Callable[[BaseException | None], Awaitable[None]]) -> None:
     """`at_end` for the async API: the run's caller goes on when the action is done."""
     _async_ends[run].append(action)
 
@@ -69,15 +69,15 @@ class _Runs(_Handler):
         _now.set(run_id)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._ended(run_id)
+        self._ended(run_id, None)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._ended(run_id)
+        self._ended(run_id, error)
 
-    def _ended(self, run: UUID) -> None:
+    def _ended(self, run: UUID, error: BaseException | None) -> None:
         if run in _ends:
             for action in _ends.pop(run):
-                action()
+                action(error)
 
 
 class _AsyncRuns(_Handler):
@@ -89,15 +89,15 @@ class _AsyncRuns(_Handler):
         return not _async_ends or not _in_loop()
 
     async def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        await self._ended(run_id)
+        await self._ended(run_id, None)
 
     async def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        await self._ended(run_id)
+        await self._ended(run_id, error)
 
-    async def _ended(self, run: UUID) -> None:
+    async def _ended(self, run: UUID, error: BaseException | None) -> None:
         if run in _async_ends:
             for action in _async_ends.pop(run):
-                await action()
+                await action(error)
 
 
 def _in_loop() -> bool:

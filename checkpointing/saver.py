@@ -22,6 +22,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.postgres.base import BasePostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import INTERRUPT
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -159,7 +160,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._committer = Committer(commits, self._memory, self.leases, self._durable, bridge.check)
         self.journal = Journal(bridge, connections, journal, self._durable, self.leases)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
-        self._encoder = Encoder(serde, policy, self._memory)
+        self._encoder = Encoder(serde, policy, self._memory, self.leases)
         self.upkeep = Upkeep(self._loader, self._memory, connections)
 
     def setup(self) -> Done:
@@ -298,15 +299,23 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Save what a task wrote; durable when this returns."""
-        operation = PutWrites(config, writes, task_id, task_path)
+        operation = self._writes(config, writes, task_id, task_path)
         self._refuse_own_loop()
         self._committer.commit(operation, self._encoder)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        operation = PutWrites(config, writes, task_id, task_path)
+        operation = self._writes(config, writes, task_id, task_path)
         await self._committer.acommit(operation, self._encoder)
+
+    def _writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> PutWrites:
+        lease = self.leases.of(config)
+        if lease is not None and any(channel == INTERRUPT for channel, _ in writes):
+            lease.waits = True
+        return PutWrites(config, writes, task_id, task_path)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

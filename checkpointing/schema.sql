@@ -133,6 +133,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     taken bigint;
     fresh bigint := floor(random() * 274877906944);
+    before text;
 BEGIN
     -- Nobody waits for the disk: what the run commits is written after this, and with it.
     PERFORM set_config('synchronous_commit', 'off', true);
@@ -161,6 +162,13 @@ BEGIN
     FOR SHARE;
     IF holdfast.runner(thread) IS NOT NULL THEN
         RETURN NULL;
+    END IF;
+    SELECT l.worker INTO before FROM holdfast.leases AS l WHERE l.thread_id = thread AND l.held;
+    IF FOUND THEN
+        PERFORM holdfast.append_event(
+            thread, NULL, NULL, '', NULL, NULL, me, 'lease.taken', NULL, NULL, NULL, NULL, NULL, 'user_hidden',
+            jsonb_build_object('from', before)
+        );
     END IF;
     UPDATE holdfast.leases SET worker = me, epoch = nextval('holdfast.epochs'), generation = fresh, held = true
     WHERE thread_id = thread

@@ -19,10 +19,11 @@ from .batch import Batch
 from .connections import BlockingConnections, Rows, Steps, run_again_blocking
 from .errors import LeaseLost, ThreadChanged
 from .integrity import CheckpointCorrupted, Unsound, canonical, row_digest, seal_checkpoint, sealed, stored_bits
+from .leases import Leases, correlation_of
 from .memory import Head, KnownCheckpoint, KnownList, Memory, Rung, ThreadMemory
 from .operations import Operation, Put, PutWrites, pulled, run_of
 from .packing import LIST, SNAPSHOT, ListEdit, PackedWrite, Source, pack, pack_writes
-from .reading import checkpoint_rows, settings_of
+from .reading import checkpoint_rows
 from .serde import MessageSerializer
 from .sql import queries
 from .visibility import VisibilityPolicy
@@ -57,6 +58,7 @@ class Encoder:
     serde: MessageSerializer
     policy: VisibilityPolicy
     memory: Memory
+    leases: Leases
     _origin: _Origin = field(init=False)
     _batch: Batch = field(init=False)
     _thread: ThreadMemory = field(init=False)
@@ -109,9 +111,8 @@ class Encoder:
             batch.touched[operation.thread_id, ""] = root
         self._thread, self._batch = thread, batch
         known = thread.checkpoints.get((ns, stands_on)) if stands_on else None
-        metadata: Mapping[str, Any] = operation.config.get("metadata") or {}
-        correlation = metadata.get("correlation_id", settings_of(operation.config).get("correlation_id"))
-        correlation_id = None if correlation is None else str(correlation).replace("\0", "")
+        lease = self.leases.of(operation.config)
+        correlation_id = correlation_of(operation.config) or (lease.correlation_id if lease else None)
         self._origin = _Origin(operation.thread_id, ns, correlation_id, None, known.step if known else None)
         if isinstance(operation, Put):
             self._put(operation, known)

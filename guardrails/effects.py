@@ -22,6 +22,7 @@ from langgraph.errors import GraphBubbleUp
 
 from ..checkpointing.errors import HoldfastError
 from ..checkpointing.journal import Claim, Doubt, Effect, Journal, Kind, Settlement, State
+from ..checkpointing.leases import correlation_of
 from ..checkpointing.saver import HoldfastSaver
 from .actions import Action, Work
 from .asking import Answer, Asking, resolved
@@ -156,7 +157,7 @@ def placed(
         (info.thread_id, info.task_id, info.node_first_attempt_time, info.node_attempt), f"{kind} {identity}"
     )
     metadata: Mapping[str, Any] = config.get("metadata") or {}
-    correlation = metadata.get("correlation_id", settings.get("correlation_id"))
+    lease = saver.leases.of(config)
     effect = Effect(
         thread_id=info.thread_id,
         effect_id=f"hf-{digest([info.task_id, kind, identity, nth]).hex()}",  # LangGraph takes bare hex for its own ids
@@ -168,9 +169,9 @@ def placed(
         checkpoint_ns=info.checkpoint_ns,
         node=metadata.get("langgraph_node"),
         step=metadata.get("langgraph_step"),
-        correlation_id=None if correlation is None else told(str(correlation)),
+        correlation_id=correlation_of(config) or (lease.correlation_id if lease else None),
         run_id=None if info.run_id is None else str(info.run_id),
-        lease=saver.leases.of(config),
+        lease=lease,
     )
     return Call(saver.journal, saver, config, effect, attempt, on_doubt)
 
