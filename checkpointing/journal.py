@@ -23,6 +23,7 @@ from .sql import queries
 SQL: Final = queries("journal")
 Kind = Literal["model", "tool", "effect"]
 State = Literal["completed", "failed", "raised", "suspended"]
+OnDoubt = Literal["ask", "retry", "idempotent", "reconcile"]
 Verdict = Literal["happened", "did not happen", "abandoned"]
 _EVENTS: Final = {"completed": "completed", "failed": "failed", "raised": "failed", "suspended": "suspended"}
 _STATES: Final[dict[Verdict, str]] = {
@@ -57,6 +58,8 @@ class Effect:
     """Digest of what is asked."""
     asked: Mapping[str, Any]
     """What is asked, as JSON, for people."""
+    on_doubt: OnDoubt = "ask"
+    """Who says what became of it, if its worker goes away."""
     task_id: str
     checkpoint_ns: str = ""
     node: str | None = None
@@ -109,6 +112,8 @@ class Doubt:
     kind: str
     name: str
     asked: Mapping[str, Any]
+    on_doubt: OnDoubt
+    """As its last claim said; a person is asked about "ask" only."""
     state: str
     """`claimed`: its worker went away; `raised`: it ended in an error that does not say whether it happened."""
     worker: str
@@ -193,8 +198,8 @@ class Journal:
         def steps() -> Steps[list[Doubt]]:
             rows = yield SQL["in_doubt"], {"thread": thread_id, "task": task_id}
             return [
-                Doubt(thread_id, effect_id, kind, name, json.loads(asked), state, worker, since, task)
-                for effect_id, kind, name, asked, state, worker, since, task in rows
+                Doubt(thread_id, effect_id, kind, name, json.loads(asked), on_doubt, state, worker, since, task)
+                for effect_id, kind, name, asked, on_doubt, state, worker, since, task in rows
             ]
 
         return await run_again(self._connections, steps)
@@ -247,6 +252,7 @@ def _claims(asked: Sequence[_Asked]) -> Mapping[str, Any]:
         "step": IntArray(effect.step for effect in effects),
         "correlation": TextArray(effect.correlation_id for effect in effects),
         "run": TextArray(effect.run_id for effect in effects),
+        "on_doubt": TextArray(effect.on_doubt for effect in effects),
     }
 
 

@@ -45,9 +45,14 @@ class Asking:
         """
         place = (effect.thread_id, effect.task_id)
         doubts: list[Doubt] = yield Action(lambda: journal.doubts(*place), lambda: journal.adoubts(*place))
-        doubts = [doubt for doubt in doubts if not running(doubt)]
         if not any(doubt.effect_id == effect.effect_id for doubt in doubts):
             return  # somebody has said it meanwhile
+        # Others may be in doubt that are simply made again when their turn comes.
+        doubts = [
+            doubt
+            for doubt in doubts
+            if doubt.effect_id == effect.effect_id or (doubt.on_doubt == "ask" and not running(doubt))
+        ]
         with self.lock:
             if self.waiting is not None:
                 raise self.waiting
@@ -109,8 +114,6 @@ def understood(answer: Any, ids: Sequence[str]) -> dict[str, Answer]:
         given = {ids[0]: given}
     if missing := [effect_id for effect_id in ids if effect_id not in given]:
         raise ValueError(f"nothing is said of {', '.join(missing)}: {HOW}")
-    if unknown := [effect_id for effect_id in given if effect_id not in ids]:
-        raise ValueError(f"not in doubt: {', '.join(map(str, unknown))}")
     found: dict[str, Answer] = {}
     for effect_id in ids:
         said = cast("Mapping[str, Any]", given[effect_id] if isinstance(given[effect_id], Mapping) else {})

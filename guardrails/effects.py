@@ -169,6 +169,7 @@ def placed(
         correlation_id=None if correlation is None else told(str(correlation)),
         run_id=None if info.run_id is None else str(info.run_id),
         lease=saver.leases.of(config),
+        on_doubt=on_doubt if isinstance(on_doubt, str) else "reconcile",
     )
     return Call(saver.journal, saver, config, effect, attempt, on_doubt)
 
@@ -193,9 +194,9 @@ def begun(call: Call) -> Work[Claim]:
             yield from call.attempt.asking.settle(journal, effect, _under_way)
         claim = yield _claim(journal, effect, False)
     if claim.outcome == "claimed":
-        _running[key] = Future()
         if effect.lease is not None:
             effect.lease.check()
+        _running[key] = Future()
     return claim
 
 

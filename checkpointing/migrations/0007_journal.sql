@@ -6,6 +6,7 @@ CREATE TABLE holdfast.effects (
     name text NOT NULL,
     request bytea NOT NULL, -- digest of what it was asked
     asked jsonb NOT NULL, -- what it was asked, for a person who has to decide
+    on_doubt text NOT NULL, -- who says what became of it, if its worker goes away: ask, retry, idempotent, reconcile
     state text NOT NULL CHECK (state IN ('claimed', 'raised', 'completed', 'failed', 'suspended', 'abandoned')),
     token text NOT NULL, -- of the claim under which it was tried last
     attempts integer NOT NULL,
@@ -44,7 +45,7 @@ $$;
 CREATE FUNCTION holdfast.claim(
     thread text, effect text, given_kind text, given_name text, given_request bytea, given_asked jsonb,
     given_token text, given_worker text, given_epoch bigint, again boolean, ns text, task text, given_node text,
-    given_step integer, correlation text, run text,
+    given_step integer, correlation text, run text, given_on_doubt text,
     OUT outcome text, OUT tried integer, OUT result_type text, OUT result bytea
 )
 LANGUAGE plpgsql AS $$
@@ -57,12 +58,12 @@ BEGIN
         RETURN;
     END IF;
     INSERT INTO holdfast.effects (
-        thread_id, effect_id, kind, name, request, asked, state, token, attempts, worker, epoch, checkpoint_ns,
-        task_id, node, step, correlation_id, run_id
+        thread_id, effect_id, kind, name, request, asked, on_doubt, state, token, attempts, worker, epoch,
+        checkpoint_ns, task_id, node, step, correlation_id, run_id
     )
     VALUES (
-        thread, effect, given_kind, given_name, given_request, given_asked, 'claimed', given_token, 1, given_worker,
-        given_epoch, ns, task, given_node, given_step, correlation, run
+        thread, effect, given_kind, given_name, given_request, given_asked, given_on_doubt, 'claimed', given_token, 1,
+        given_worker, given_epoch, ns, task, given_node, given_step, correlation, run
     )
     ON CONFLICT (thread_id, effect_id) DO NOTHING;
     IF FOUND THEN
@@ -104,8 +105,8 @@ BEGIN
         IF outcome = 'claimed' THEN
             tried := kept.attempts + 1;
             UPDATE holdfast.effects AS e
-            SET state = 'claimed', token = given_token, attempts = tried, worker = given_worker, epoch = given_epoch,
-                correlation_id = correlation, run_id = run, claimed_at = clock_timestamp(), settled_at = NULL
+            SET state = 'claimed', on_doubt = given_on_doubt, token = given_token, attempts = tried,
+                worker = given_worker, epoch = given_epoch, correlation_id = correlation, run_id = run, claimed_at = clock_timestamp(), settled_at = NULL
             WHERE e.thread_id = thread AND e.effect_id = effect;
         END IF;
     END IF;

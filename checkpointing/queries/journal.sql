@@ -2,13 +2,14 @@
 SELECT c.*
 FROM unnest(
     %(thread)s, %(effect)s, %(kind)s, %(name)s, %(request)s, %(asked)s, %(token)s, %(worker)s,
-    %(epoch)s, %(again)s, %(ns)s, %(task)s, %(node)s, %(step)s, %(correlation)s, %(run)s
+    %(epoch)s, %(again)s, %(ns)s, %(task)s, %(node)s, %(step)s, %(correlation)s, %(run)s, %(on_doubt)s
 ) WITH ORDINALITY AS g (
-    thread, effect, kind, name, request, asked, token, worker, epoch, again, ns, task, node, step, correlation, run, n
+    thread, effect, kind, name, request, asked, token, worker, epoch, again, ns, task, node, step, correlation, run,
+    on_doubt, n
 )
 CROSS JOIN LATERAL holdfast.claim(
     g.thread, g.effect, g.kind, g.name, g.request, g.asked::jsonb, g.token, g.worker, g.epoch, g.again = 1, g.ns,
-    g.task, g.node, g.step::int, g.correlation, g.run
+    g.task, g.node, g.step::int, g.correlation, g.run, g.on_doubt
 ) AS c
 ORDER BY g.n;
 
@@ -31,7 +32,8 @@ SELECT holdfast.resolve(
 );
 
 -- name: in_doubt
-SELECT effect_id, kind, name, asked::text, state, worker, claimed_at, task_id FROM holdfast.effects
+SELECT effect_id, kind, name, asked::text, on_doubt, state, worker, claimed_at, task_id
+FROM holdfast.effects
 WHERE thread_id = %(thread)s AND state IN ('claimed', 'raised')
     AND (%(task)s::text IS NULL OR task_id = %(task)s)
 ORDER BY claimed_at, effect_id;
