@@ -119,6 +119,8 @@ class Doubt:
     worker: str
     claimed_at: datetime
     task_id: str
+    answers: Sequence[str]
+    """Digests of what persons said of its earlier claims."""
 
 
 class Journal:
@@ -180,15 +182,32 @@ class Journal:
         return await self._bridge.acall(self._doubts, thread_id, task_id)
 
     def resolve(
-        self, thread_id: str, effect_id: str, verdict: Verdict, result: tuple[str, bytes] | None = None, *, by: str
+        self,
+        thread_id: str,
+        effect_id: str,
+        verdict: Verdict,
+        result: tuple[str, bytes] | None = None,
+        *,
+        by: str,
+        said: str | None = None,
     ) -> bool:
-        """Say what became of a call whose outcome is unknown; false if it is not unknown any more."""
-        return self._bridge.call(self._resolve, thread_id, effect_id, verdict, result, by)
+        """Say what became of a call whose outcome is unknown; false if it is not unknown any more.
+
+        `said` is the digest of a person's answer, by which it is known if it comes again.
+        """
+        return self._bridge.call(self._resolve, thread_id, effect_id, verdict, result, by, said)
 
     async def aresolve(
-        self, thread_id: str, effect_id: str, verdict: Verdict, result: tuple[str, bytes] | None = None, *, by: str
+        self,
+        thread_id: str,
+        effect_id: str,
+        verdict: Verdict,
+        result: tuple[str, bytes] | None = None,
+        *,
+        by: str,
+        said: str | None = None,
     ) -> bool:
-        return await self._bridge.acall_to_end(self._resolve, thread_id, effect_id, verdict, result, by)
+        return await self._bridge.acall_to_end(self._resolve, thread_id, effect_id, verdict, result, by, said)
 
     def close(self) -> None:
         """Write what is waiting, and end the journal's thread."""
@@ -198,14 +217,20 @@ class Journal:
         def steps() -> Steps[list[Doubt]]:
             rows = yield SQL["in_doubt"], {"thread": thread_id, "task": task_id}
             return [
-                Doubt(thread_id, effect_id, kind, name, json.loads(asked), on_doubt, state, worker, since, task)
-                for effect_id, kind, name, asked, on_doubt, state, worker, since, task in rows
+                Doubt(thread_id, effect_id, kind, name, json.loads(asked), on_doubt, state, worker, since, task, said)
+                for effect_id, kind, name, asked, on_doubt, state, worker, since, task, said in rows
             ]
 
         return await run_again(self._connections, steps)
 
     async def _resolve(
-        self, thread_id: str, effect_id: str, verdict: Verdict, result: tuple[str, bytes] | None, by: str
+        self,
+        thread_id: str,
+        effect_id: str,
+        verdict: Verdict,
+        result: tuple[str, bytes] | None,
+        by: str,
+        said: str | None,
     ) -> bool:
         kind, data = result or (None, None)
         parameters = {
@@ -216,6 +241,7 @@ class Journal:
             "result": data,
             "actor": by,
             "details": json.dumps({"verdict": verdict, "by": by}),
+            "said": said,
         }
 
         def steps() -> Steps[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -70,14 +71,25 @@ class Asking:
 def resolved(journal: Journal, thread_id: str, effect_id: str, answer: Answer) -> Action:
     """Write down what is said of a call."""
     verdict, result, by = answer
+    said = digest_of(answer)
     return Action(
-        lambda: journal.resolve(thread_id, effect_id, verdict, result, by=by),
-        lambda: journal.aresolve(thread_id, effect_id, verdict, result, by=by),
+        lambda: journal.resolve(thread_id, effect_id, verdict, result, by=by, said=said),
+        lambda: journal.aresolve(thread_id, effect_id, verdict, result, by=by, said=said),
     )
 
 
+def digest_of(answer: Answer) -> str:
+    """Two answers that say the same have the same."""
+    return hashlib.blake2b(repr(answer).encode(), digest_size=16).hexdigest()
+
+
 def _answers(doubts: Sequence[Doubt]) -> dict[str, Answer]:
-    """The answers, asked for until they can be understood."""
+    """The answers, asked for until they can be understood.
+
+    LangGraph gives a task its old answers again, those of a process that was killed too. What was said of an earlier
+    claim says nothing of this one: it may have been "did not happen", whereupon it was called.
+    """
+    before = {doubt.effect_id: [*doubt.answers] for doubt in doubts}
     question: dict[str, Any] = {
         "type": "effects_in_doubt",
         "effects": [
@@ -96,9 +108,16 @@ def _answers(doubts: Sequence[Doubt]) -> dict[str, Answer]:
     while True:
         answer = interrupt(question)
         try:
-            return understood(answer, [doubt.effect_id for doubt in doubts])
+            found = understood(answer, list(before))
         except ValueError as wrong:
             question = {**question, "refused": str(wrong)}
+            continue
+        old = [effect_id for effect_id, said in found.items() if digest_of(said) in before[effect_id]]
+        if not old:
+            return found
+        for effect_id in old:
+            before[effect_id].remove(digest_of(found[effect_id]))
+        question = {**question, "refused": f"this was said before of {', '.join(old)}, which was begun again since"}
 
 
 def understood(answer: Any, ids: Sequence[str]) -> dict[str, Answer]:

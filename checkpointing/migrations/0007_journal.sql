@@ -18,6 +18,7 @@ CREATE TABLE holdfast.effects (
     step integer,
     correlation_id text,
     run_id text,
+    answers text[] NOT NULL DEFAULT '{}', -- digests of what persons said of its earlier claims
     type text, -- how the result is serialised
     result bytea,
     claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -151,7 +152,8 @@ $$;
 
 -- What a person, or the outside world, says of a call whose outcome is unknown: false if it is not.
 CREATE FUNCTION holdfast.resolve(
-    thread text, effect text, given_state text, given_type text, given_result bytea, actor text, details jsonb
+    thread text, effect text, given_state text, given_type text, given_result bytea, actor text, details jsonb,
+    said text
 ) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -164,7 +166,8 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE holdfast.effects AS e
-    SET state = given_state, type = given_type, result = given_result, token = 'resolved', settled_at = clock_timestamp()
+    SET state = given_state, type = given_type, result = given_result, token = 'resolved', settled_at = clock_timestamp(),
+        answers = CASE WHEN said IS NULL THEN e.answers ELSE e.answers || said END
     WHERE e.thread_id = thread AND e.effect_id = effect;
     PERFORM holdfast.append_event(
         thread, kept.correlation_id, kept.run_id, kept.checkpoint_ns, kept.node, kept.step, actor,

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -41,6 +41,8 @@ class Job(NamedTuple):
     durability: str
     point: str
     count: int
+    again: str = ""
+    """Where the process that goes on is killed, before a third one goes on."""
 
 
 def jobs(graphs: Sequence[str], mode: str, durability: str, counts: Mapping[str, int] = TIMES) -> list[Job]:
@@ -109,18 +111,19 @@ def kill_all(uri: str, folder: Path, killed: Sequence[Job]) -> dict[Job, Killed]
     zygote = Zygote(uri, folder, "tests.support.journal_child")
     threads = {job: " ".join(map(str, job)) for job in killed}
 
-    def run(*, point: bool) -> list[int]:
+    def run(some: Sequence[Job], point: Callable[[Job], dict[str, str]]) -> list[int]:
         return zygote(
             [
-                zygote.job(threads[job], job.mode, graph=job.graph, durability=job.durability)
-                | ({"point": job.point, "count": str(job.count)} if point else {})
-                for job in killed
+                zygote.job(threads[job], job.mode, graph=job.graph, durability=job.durability) | point(job)
+                for job in some
             ]
         )
 
-    codes = run(point=True)
+    codes = run(killed, lambda job: {"point": job.point, "count": str(job.count)})
     logs, effects = {job: zygote.noted(threads[job]) for job in killed}, effects_of(uri)
-    resumed = run(point=False)
+    twice = [job for job in killed if job.again]
+    assert {-signal.SIGKILL} >= {*run(twice, lambda job: {"point": job.again, "settled": "bc"})}
+    resumed = run(killed, lambda job: {})
     zygote.close()
     ended, outside, doubted = effects_of(uri), counted(uri), doubts(uri)
     with Database.connect(uri) as db:
@@ -189,6 +192,12 @@ JOBS: Final = [
     *jobs(["stock"], "async", "sync", dict.fromkeys(TIMES, 1)),
 ]
 """For each graph every point at every time in one way of running it, and every kind of point in another."""
+TWICE: Final = [
+    Job(graph, mode, "sync", "a:before", 1, again)
+    for graph in GRAPHS
+    for mode in ("sync", "async")
+    for again in ("a:before", "a:after")
+]
 UNDISTURBED: Final = {graph: Job(graph, "sync", "sync", "", 1) for graph in GRAPHS}
 
 
@@ -196,7 +205,7 @@ UNDISTURBED: Final = {graph: Job(graph, "sync", "sync", "", 1) for graph in GRAP
 def killed(server_uri: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Job, Killed]]:
     """Every job, killed and gone on with in a new process."""
     with new_database(server_uri, template) as uri:
-        yield kill_all(uri, tmp_path_factory.mktemp("killed"), [*UNDISTURBED.values(), *JOBS])
+        yield kill_all(uri, tmp_path_factory.mktemp("killed"), [*UNDISTURBED.values(), *JOBS, *TWICE])
 
 
 @pytest.mark.slow
@@ -204,6 +213,15 @@ def killed(server_uri: str, template: str, tmp_path_factory: pytest.TempPathFact
 def test_what_has_a_record_is_not_called_again(job: Job, killed: dict[Job, Killed]) -> None:
     """Killed there and resumed by another process, the run ends as one that nobody disturbed."""
     check(job, killed[job], killed[UNDISTURBED[job.graph]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", TWICE, ids=lambda job: "-".join(map(str, job)))
+def test_an_answer_is_of_one_claim(job: Job, killed: dict[Job, Killed]) -> None:
+    """Killed once more in the call that a person had allowed, it is in doubt anew, and asked about anew."""
+    found = killed[job]
+    check(job, found, killed[UNDISTURBED[job.graph]])
+    assert len([line for line in [*found.log, *found.resumed_log] if line.startswith("doubt ")]) == 2
 
 
 @pytest.mark.slow
@@ -249,11 +267,11 @@ def told(messages: Sequence[Any], effects: Effects) -> list[Any]:
 def main(*which: str) -> None:
     """Print what every kill costs."""
     ways = [(mode, durability) for mode in ("sync", "async") for durability in ("sync", "async")]
-    chosen = [job for way in ways for job in jobs(GRAPHS, *way)] if "all" in which else JOBS
+    chosen = [] if "twice" in which else [job for way in ways for job in jobs(GRAPHS, *way)] if "all" in which else JOBS
     with new_database(embedded.start()) as uri, tempfile.TemporaryDirectory() as folder:
         Database(uri).close()
-        all_killed = kill_all(uri, Path(folder), [*UNDISTURBED.values(), *chosen])
-        for job in chosen:
+        all_killed = kill_all(uri, Path(folder), [*UNDISTURBED.values(), *chosen, *TWICE])
+        for job in [*chosen, *TWICE]:
             found = all_killed[job]
             try:
                 check(job, found, all_killed[UNDISTURBED[job.graph]])

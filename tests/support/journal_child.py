@@ -46,13 +46,19 @@ Record = Callable[[str, str, str | None], None]
 class Strikes:
     """Kills the process when it comes by a point for the n-th time."""
 
-    def __init__(self, point: str = "", count: int = 1, note: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        point: str = "",
+        count: int = 1,
+        note: Callable[[str], None] = lambda text: None,
+        settled: frozenset[str] = frozenset(),
+    ) -> None:
+        """`settled`: the calls that have been settled before, by what they are of."""
         self._point = point
         self._count = count
         self._note = note
-        self._lock = threading.Lock()
-        self.charged = threading.Event()
-        """The call of charge a has been settled."""
+        self._lock = threading.Condition()
+        self._settled = {*settled}
 
     def __call__(self, point: str) -> None:
         if point != self._point:
@@ -63,11 +69,20 @@ class Strikes:
                 self._note("killed")
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def between(self, what: str) -> None:
-        """In the call of charge b, once that of charge a is settled."""
-        if self._point == "between" and what == "b":
-            self.charged.wait()
-            self("between")
+    def settled(self, what: str) -> None:
+        """A call has been settled."""
+        with self._lock:
+            self._settled.add(what)
+            self._lock.notify_all()
+
+    def inside(self, what: str, moment: str) -> None:
+        """Before and after what a tool does; where a kill is meant for one call, the others are settled by then."""
+        of, others = ("b", {"a"}) if self._point == "between" else (self._point[:1], {"b", "c"})
+        if what == of and self._point in ("between", f"{what}:{moment}"):
+            with self._lock:
+                self._lock.wait_for(lambda: others <= self._settled)
+            self(self._point)
+        self(f"tool:{moment}")
 
 
 class CountedModel(BaseChatModel):
@@ -104,17 +119,16 @@ def graph(kind: str, saver: HoldfastSaver | None, record: Record, strike: Strike
 
     def charge(what: str) -> str:
         """Charge once."""
-        strike.between(what)
-        strike("tool:before")
+        strike.inside(what, "before")
         record("charge", what, None)
-        strike("tool:after")
+        strike.inside(what, "after")
         return f"charged {what}"
 
     def tell(what: str) -> str:
         """Tell, any number of times."""
-        strike("tool:before")
+        strike.inside(what, "before")
         record("tell", what, idempotency_key())
-        strike("tool:after")
+        strike.inside(what, "after")
         return f"told {what}"
 
     def tool(func: Callable[[str], str], **metadata: Any) -> BaseTool:
@@ -195,8 +209,8 @@ def _awrapped(method: Any, name: str, strike: Strikes) -> Any:
 
 
 def _settled(name: str, arguments: tuple[Any, ...], strike: Strikes) -> None:
-    if name == "settle" and arguments[1].claim.effect.asked == {"args": {"what": "a"}}:
-        strike.charged.set()
+    if name == "settle" and (args := arguments[1].claim.effect.asked.get("args")):
+        strike.settled(args["what"])
 
 
 def run(job: Job) -> None:
@@ -206,7 +220,7 @@ def run(job: Job) -> None:
     def note(text: str) -> None:
         os.write(log, f"{text}\n".encode())
 
-    strike = Strikes(job.get("point", ""), int(job.get("count", 1)), note)
+    strike = Strikes(job.get("point", ""), int(job.get("count", 1)), note, frozenset(job.get("settled", "")))
     arm(strike)
     config: Any = {"configurable": {"thread_id": job["thread"]}}
     with Database.connect(job["uri"]) as db:
@@ -216,7 +230,9 @@ def run(job: Job) -> None:
             ran(runner, given, config, job)
             if not (waiting := runner.get_state(config).interrupts):
                 return
-            given = Command(resume={one.id: truly(one.value, job, note) for one in waiting})
+            answers = {one.id: truly(one.value, job, note) for one in waiting}
+            # One question may be answered without its id, too; LangGraph saves such an answer for the next process.
+            given = Command(resume=answers if len(answers) > 1 or "by id" in job else answers.popitem()[1])
 
 
 def ran(runner: Any, given: Any, config: Any, job: Job) -> None:
