@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal, cast
 
 from .arrays import BytesArray, IntArray, TextArray
+from .audit import storable
 from .bridge import Bridge
 from .connections import BlockingConnections, Connections, Steps, run_again
 from .durable import Durable
@@ -23,6 +24,7 @@ from .sql import queries
 SQL: Final = queries("journal")
 Kind = Literal["model", "tool", "effect"]
 State = Literal["completed", "failed", "raised", "suspended"]
+OnDoubt = Literal["ask", "retry", "idempotent", "reconcile"]
 Verdict = Literal["happened", "did not happen", "abandoned"]
 _PROCESS: Final = uuid.uuid4().hex
 _numbers: Final = itertools.count(1)
@@ -59,6 +61,8 @@ class Effect:
     """Digest of what is asked."""
     asked: Mapping[str, Any]
     """What is asked, as JSON, for people."""
+    on_doubt: OnDoubt = "ask"
+    """Who says what became of it, if its worker goes away."""
     task_id: str
     checkpoint_ns: str = ""
     node: str | None = None
@@ -111,11 +115,45 @@ class Doubt:
     kind: str
     name: str
     asked: Mapping[str, Any]
+    on_doubt: OnDoubt
+    """As its last claim said; a person is asked about "ask" only."""
     state: str
     """`claimed`: its worker went away; `raised`: it ended in an error that does not say whether it happened."""
     worker: str
     claimed_at: datetime
     task_id: str
+    answers: Sequence[str]
+    """Digests of what persons said of its earlier claims."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What became of a call whose outcome was unknown."""
+
+    verdict: Verdict
+    by: str
+    result: tuple[str, bytes] | None = None
+    """What it returned, if it happened; a person's words are `spoken`."""
+    answer: str | None = None
+    """The digest of a person's answer, by which it is known if it comes again."""
+    lease: Lease | None = None
+    """Of the run that asked, which may judge its own calls."""
+
+
+SPOKEN: Final = "spoken"
+"""The type of a result that a person gave, as JSON."""
+
+
+def spoken(result: Any) -> tuple[str, bytes]:
+    """A result in a person's words.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return SPOKEN, json.dumps(result, allow_nan=False).encode()
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 class Journal:
@@ -166,50 +204,53 @@ class Journal:
         """`settle` on any asyncio loop; cancelling it does not keep it from being written."""
         _settled(settlement, await self._grouped.aask("settle", settlement))
 
-    def doubts(self, thread_id: str, task_id: str | None = None) -> list[Doubt]:
-        """The calls of a thread, or of one task, that were begun and of which no end is known; running ones too."""
-        return self._bridge.call(self._doubts, thread_id, task_id)
+    def begun(self, thread_id: str, task_id: str) -> list[Doubt]:
+        """The calls of a task that were begun and of which no end is known, those that are being made too."""
+        return self._bridge.call(self._list, "begun", thread_id, task_id)
 
-    async def adoubts(self, thread_id: str, task_id: str | None = None) -> list[Doubt]:
-        return await self._bridge.acall(self._doubts, thread_id, task_id)
+    async def abegun(self, thread_id: str, task_id: str) -> list[Doubt]:
+        return await self._bridge.acall(self._list, "begun", thread_id, task_id)
 
-    def resolve(
-        self, thread_id: str, effect_id: str, verdict: Verdict, result: tuple[str, bytes] | None = None, *, by: str
-    ) -> bool:
-        """Say what became of a call whose outcome is unknown; false if it is not unknown any more."""
-        return self._bridge.call(self._resolve, thread_id, effect_id, verdict, result, by)
+    def doubts(self, thread_id: str | None = None) -> list[Doubt]:
+        """The calls of a thread, or of all, whose outcome is unknown, oldest first; not those that are being made."""
+        return self._bridge.call(self._list, "doubts", thread_id)
 
-    async def aresolve(
-        self, thread_id: str, effect_id: str, verdict: Verdict, result: tuple[str, bytes] | None = None, *, by: str
-    ) -> bool:
-        return await self._bridge.acall_to_end(self._resolve, thread_id, effect_id, verdict, result, by)
+    async def adoubts(self, thread_id: str | None = None) -> list[Doubt]:
+        return await self._bridge.acall(self._list, "doubts", thread_id)
+
+    def resolve(self, thread_id: str, effect_id: str, said: Said) -> bool:
+        """Say what became of a call whose outcome is unknown; false if it is known, or is being made."""
+        return self._bridge.call(self._resolve, thread_id, effect_id, said)
+
+    async def aresolve(self, thread_id: str, effect_id: str, said: Said) -> bool:
+        return await self._bridge.acall_to_end(self._resolve, thread_id, effect_id, said)
 
     def close(self) -> None:
         """Write what is waiting, and end the journal's thread."""
         self._grouped.close()
 
-    async def _doubts(self, thread_id: str, task_id: str | None) -> list[Doubt]:
+    async def _list(self, query: str, thread_id: str | None, task_id: str | None = None) -> list[Doubt]:
         def steps() -> Steps[list[Doubt]]:
-            rows = yield SQL["in_doubt"], {"thread": thread_id, "task": task_id}
+            rows = yield SQL[query], {"thread": thread_id, "task": task_id}
             return [
-                Doubt(thread_id, effect_id, kind, name, json.loads(asked), state, worker, since, task)
-                for effect_id, kind, name, asked, state, worker, since, task in rows
+                Doubt(thread, effect_id, kind, name, json.loads(asked), on_doubt, state, worker, since, task, answers)
+                for thread, effect_id, kind, name, asked, on_doubt, state, worker, since, task, answers in rows
             ]
 
         return await run_again(self._connections, steps)
 
-    async def _resolve(
-        self, thread_id: str, effect_id: str, verdict: Verdict, result: tuple[str, bytes] | None, by: str
-    ) -> bool:
-        kind, data = result or (None, None)
+    async def _resolve(self, thread_id: str, effect_id: str, said: Said) -> bool:
+        kind, data = said.result or (None, None)
         parameters = {
             "thread": thread_id,
             "effect": effect_id,
-            "state": _STATES[verdict],
+            "state": _STATES[said.verdict],
             "type": kind,
             "result": data,
-            "actor": by,
-            "details": json.dumps({"verdict": verdict, "by": by}),
+            "actor": said.by,
+            "details": storable({"verdict": said.verdict, "by": said.by}),
+            "said": said.answer,
+            "epoch": said.lease.epoch if said.lease is not None else None,
         }
 
         def steps() -> Steps[bool]:
@@ -235,7 +276,7 @@ def _claims(asked: Sequence[_Asked]) -> Mapping[str, Any]:
         "kind": TextArray(effect.kind for effect in effects),
         "name": TextArray(effect.name for effect in effects),
         "request": BytesArray(effect.request for effect in effects),
-        "asked": TextArray(json.dumps(effect.asked) for effect in effects),
+        "asked": TextArray(storable(effect.asked) for effect in effects),
         "token": TextArray(one.token for one in asked),
         "worker": TextArray(lease.worker if lease else "" for lease in leases),
         "epoch": IntArray(lease.epoch if lease else None for lease in leases),
@@ -246,6 +287,7 @@ def _claims(asked: Sequence[_Asked]) -> Mapping[str, Any]:
         "step": IntArray(effect.step for effect in effects),
         "correlation": TextArray(effect.correlation_id for effect in effects),
         "run": TextArray(effect.run_id for effect in effects),
+        "on_doubt": TextArray(effect.on_doubt for effect in effects),
     }
 
 
@@ -274,7 +316,7 @@ def _settlements(asked: Sequence[Settlement]) -> Mapping[str, Any]:
         "tokens_out": IntArray(one.output_tokens for one in asked),
         "price": TextArray(None if one.cost is None else str(one.cost) for one in asked),
         "ms": TextArray(None if one.duration is None else f"{one.duration * 1000:.3f}" for one in asked),
-        "details": TextArray(json.dumps(one.details) for one in asked),
+        "details": TextArray(storable(one.details) for one in asked),
     }
 
 

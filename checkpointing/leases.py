@@ -14,7 +14,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from secrets import token_hex
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,6 +29,7 @@ from .errors import DatabaseClosed, DatabaseUnavailable, LeaseLost, ThreadBusy
 from .reading import settings_of
 from .runs import at_async_end, at_end
 from .sql import queries
+from .workers import is_gone, new_worker
 
 SQL: Final = queries("leases")
 LEASE_TTL: Final = timedelta(seconds=6)
@@ -106,7 +106,7 @@ class Leases:
     bridge: Bridge
     connections: Connections
     ttl: timedelta = LEASE_TTL
-    worker: str = field(init=False, default_factory=lambda: token_hex(16))
+    worker: str = field(init=False, default_factory=new_worker)
     _pulse: Pulse = field(init=False, default_factory=Pulse)
     _running: dict[str, Lease] = field(init=False, default_factory=dict[str, Lease])
     """By thread: who runs it in this process."""
@@ -168,6 +168,8 @@ class Leases:
                 "run": lease.run_id,
             }
             rows = await run_again(self.connections, lambda: _all("acquire", names))
+            if rows[0][0] is None and await self._bury(lease.thread_id):
+                rows = await run_again(self.connections, lambda: _all("acquire", names))
         except BaseException:
             self._unsure = True
             self._drop(lease)
@@ -176,6 +178,14 @@ class Leases:
             self._drop(lease)
             raise ThreadBusy(lease.thread_id)
         lease.epoch = rows[0][0]
+
+    async def _bury(self, thread_id: str) -> bool:
+        """Whether a thread's runner was a process of this machine that is dead: nobody need wait for its end."""
+        ((runner,),) = await run_again(self.connections, lambda: _all("runner", {"thread_id": thread_id}))
+        if runner is None or not is_gone(runner):
+            return runner is None
+        await run_again(self.connections, lambda: _all("leave", {"worker": runner}))
+        return True
 
     def _drop(self, lease: Lease) -> None:
         lease.ended = True

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from langgraph.errors import GraphInterrupt
 from langgraph.types import interrupt
 
-from ..checkpointing.journal import Doubt, Effect, Journal, Verdict
+from ..checkpointing.journal import Doubt, Effect, Journal, Said, Verdict, spoken
 from .actions import Action, Work
 
-VERDICT: Final = "verdict"
-"""The type of a result that a person gave, as JSON."""
 _VERDICTS: Final[tuple[Verdict, ...]] = ("happened", "did not happen", "abandoned")
 Answer = tuple[Verdict, tuple[str, bytes] | None, str]
 """A verdict, the result if it happened, and who says so."""
@@ -44,10 +43,15 @@ class Asking:
             GraphInterrupt: nobody has answered yet.
         """
         place = (effect.thread_id, effect.task_id)
-        doubts: list[Doubt] = yield Action(lambda: journal.doubts(*place), lambda: journal.adoubts(*place))
-        doubts = [doubt for doubt in doubts if not running(doubt)]
+        doubts: list[Doubt] = yield Action(lambda: journal.begun(*place), lambda: journal.abegun(*place))
         if not any(doubt.effect_id == effect.effect_id for doubt in doubts):
             return  # somebody has said it meanwhile
+        # Others may be in doubt that are simply made again when their turn comes.
+        doubts = [
+            doubt
+            for doubt in doubts
+            if doubt.effect_id == effect.effect_id or (doubt.on_doubt == "ask" and not running(doubt))
+        ]
         with self.lock:
             if self.waiting is not None:
                 raise self.waiting
@@ -59,20 +63,31 @@ class Asking:
                     raise
         # Those of the others too: they may have been answered for and never come.
         for effect_id, answer in list(self.answers.items()):
-            yield resolved(journal, effect.thread_id, effect_id, answer)
+            yield resolved(journal, replace(effect, effect_id=effect_id), answer)
 
 
-def resolved(journal: Journal, thread_id: str, effect_id: str, answer: Answer) -> Action:
+def resolved(journal: Journal, effect: Effect, answer: Answer) -> Action:
     """Write down what is said of a call."""
     verdict, result, by = answer
+    said = Said(verdict, by, result, digest_of(answer), effect.lease)
     return Action(
-        lambda: journal.resolve(thread_id, effect_id, verdict, result, by=by),
-        lambda: journal.aresolve(thread_id, effect_id, verdict, result, by=by),
+        lambda: journal.resolve(effect.thread_id, effect.effect_id, said),
+        lambda: journal.aresolve(effect.thread_id, effect.effect_id, said),
     )
 
 
+def digest_of(answer: Answer) -> str:
+    """Two answers that say the same have the same."""
+    return hashlib.blake2b(repr(answer).encode(), digest_size=16).hexdigest()
+
+
 def _answers(doubts: Sequence[Doubt]) -> dict[str, Answer]:
-    """The answers, asked for until they can be understood."""
+    """The answers, asked for until they can be understood.
+
+    LangGraph gives a task its old answers again, those of a process that was killed too. What was said of an earlier
+    claim says nothing of this one: it may have been "did not happen", whereupon it was called.
+    """
+    before = {doubt.effect_id: [*doubt.answers] for doubt in doubts}
     question: dict[str, Any] = {
         "type": "effects_in_doubt",
         "effects": [
@@ -91,9 +106,16 @@ def _answers(doubts: Sequence[Doubt]) -> dict[str, Answer]:
     while True:
         answer = interrupt(question)
         try:
-            return understood(answer, [doubt.effect_id for doubt in doubts])
+            found = understood(answer, list(before))
         except ValueError as wrong:
             question = {**question, "refused": str(wrong)}
+            continue
+        old = [effect_id for effect_id, said in found.items() if digest_of(said) in before[effect_id]]
+        if not old:
+            return found
+        for effect_id in old:
+            before[effect_id].remove(digest_of(found[effect_id]))
+        question = {**question, "refused": f"this was said before of {', '.join(old)}, which was begun again since"}
 
 
 def understood(answer: Any, ids: Sequence[str]) -> dict[str, Answer]:
@@ -109,8 +131,6 @@ def understood(answer: Any, ids: Sequence[str]) -> dict[str, Answer]:
         given = {ids[0]: given}
     if missing := [effect_id for effect_id in ids if effect_id not in given]:
         raise ValueError(f"nothing is said of {', '.join(missing)}: {HOW}")
-    if unknown := [effect_id for effect_id in given if effect_id not in ids]:
-        raise ValueError(f"not in doubt: {', '.join(map(str, unknown))}")
     found: dict[str, Answer] = {}
     for effect_id in ids:
         said = cast("Mapping[str, Any]", given[effect_id] if isinstance(given[effect_id], Mapping) else {})
@@ -120,8 +140,8 @@ def understood(answer: Any, ids: Sequence[str]) -> dict[str, Answer]:
         result: tuple[str, bytes] | None = None
         if verdict == "happened":
             try:
-                result = (VERDICT, json.dumps(said.get("result")).encode())
-            except (TypeError, ValueError) as error:
+                result = spoken(said.get("result"))
+            except ValueError as error:
                 raise ValueError(f"the result of {effect_id} is not JSON: {error}") from error
         found[effect_id] = (verdict, result, str(said.get("by", "a person")))
     return found

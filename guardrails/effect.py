@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, overload
 
+from ..checkpointing.journal import SPOKEN
 from .actions import Action, acarry_out, carry_out
-from .asking import VERDICT, verdict_of
+from .asking import verdict_of
 from .effects import Call, Codec, OnDoubt, digest, made, placed
 from .envelope import opened, sealed
 
@@ -83,7 +84,7 @@ class _Returned(Codec):
         return sealed(call.effect.name, result, call.saver.serializer)
 
     def opened(self, call: Call, kept: tuple[str, bytes]) -> Any:
-        return verdict_of(kept) if kept[0] == VERDICT else opened(kept, call.saver.serializer)
+        return verdict_of(kept) if kept[0] == SPOKEN else opened(kept, call.saver.serializer)
 
 
 def _never() -> Any:

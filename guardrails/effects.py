@@ -172,6 +172,7 @@ def placed(
         correlation_id=correlation_of(config) or (lease.correlation_id if lease else None),
         run_id=None if info.run_id is None else str(info.run_id),
         lease=lease,
+        on_doubt=on_doubt if isinstance(on_doubt, str) else "reconcile",
     )
     return Call(saver.journal, saver, config, effect, attempt, on_doubt)
 
@@ -199,9 +200,9 @@ def begun(call: Call) -> Work[Claim]:
     if claim.outcome != "claimed":
         logged(logging.INFO, "was answered from the record", effect)
     else:
-        _running[key] = Future()
         if effect.lease is not None:
             effect.lease.check()
+        _running[key] = Future()
     return claim
 
 
@@ -308,7 +309,7 @@ def _reconciled(call: Call, reconcile: Reconcile) -> Work[None]:
         answer: Answer = ("did not happen", None, "reconcile")
     else:
         answer = ("happened", sealed(effect.name, found, call.saver.serializer), "reconcile")
-    yield resolved(call.journal, effect.thread_id, effect.effect_id, answer)
+    yield resolved(call.journal, effect, answer)
 
 
 async def _maybe_awaited(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:

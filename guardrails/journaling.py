@@ -14,8 +14,9 @@ from langchain_core.tools import BaseTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
+from ..checkpointing.journal import SPOKEN
 from .actions import Action, ToItsEnd, acarry_out, carry_out
-from .asking import VERDICT, verdict_of
+from .asking import verdict_of
 from .effects import Call, Codec, OnDoubt, placed, told
 from .envelope import opened, sealed
 from .journaled_model import JournaledModel
@@ -122,7 +123,7 @@ class _Results(Codec):
         return sealed(call.effect.name, result, call.saver.serializer)
 
     def opened(self, call: Call, kept: tuple[str, bytes]) -> Any:
-        if kept[0] != VERDICT:
+        if kept[0] != SPOKEN:
             found: Any = opened(kept, call.saver.serializer)
             # `reconcile` may give what the tool itself would have returned.
             return found if _native(found) else self._message(call, found)

@@ -18,6 +18,8 @@ from ..checkpointing.documents import Documents
 from ..checkpointing.errors import MissingExtra, UnknownDocument
 
 logger = logging.getLogger(__name__)
+READ_ONLY: Final = {"readOnlyHint": True}
+"""A tool's metadata as the Model Context Protocol names it: to call it again does no harm."""
 PAGE: Final = 12_000
 """Characters of a document that one call returns."""
 
@@ -63,6 +65,8 @@ def dossier_tools(documents: Callable[[], Documents]) -> list[BaseTool]:
             page["next_position"] = end
         return json.dumps(page, ensure_ascii=False)
 
+    for reading in (search, read_document):
+        reading.metadata = dict(READ_ONLY)
     return [search, read_document]
 
 
@@ -79,4 +83,4 @@ def web_tools() -> list[BaseTool]:
         return []
     from langchain_tavily import TavilySearch
 
-    return [TavilySearch(max_results=5)]
+    return [TavilySearch(max_results=5, metadata=dict(READ_ONLY))]

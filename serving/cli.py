@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import signal
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import audit, upkeep
-from .common import json_option, with_database
+from . import audit, doubts, upkeep
+from .common import acting, json_option, with_database
 
 if TYPE_CHECKING:
     from langgraph.types import Command
@@ -99,7 +98,7 @@ def outreach(
 
     async def segment(database: Database) -> int:
         async with new_run(
-            database, {"company": "", "dossier": "", **brief}, thread_id, settings, _actor(None)
+            database, {"company": "", "dossier": "", **brief}, thread_id, settings, acting(None)
         ) as runner:
             return await _segment(runner, brief, as_json=as_json)
 
@@ -116,7 +115,7 @@ def resume(thread: str, as_json: bool) -> int:
 
     async def segment(database: Database) -> int:
         async with database.threads.hold(checked_name(thread)):
-            runner = await resumed(database, thread, actor=_actor(None))
+            runner = await resumed(database, thread, actor=acting(None))
             return await _segment(runner, None, as_json=as_json)
 
     return with_database(segment)
@@ -198,6 +197,8 @@ def show(thread: str, as_json: bool) -> int:
 
 for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, audit.audit):
     cli.add_command(command)
+for command in (doubts.doubts, doubts.resolve):
+    cli.add_command(command)
 
 
 def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], actor: str | None, as_json: bool) -> int:
@@ -208,7 +209,7 @@ def _decide(thread: str, decision: Callable[[ThreadState], dict[str, Any]], acto
 
     async def segment(database: Database) -> int:
         async with database.threads.hold(checked_name(thread)):
-            runner, state = await decidable(database, thread, actor=_actor(actor))
+            runner, state = await decidable(database, thread, actor=acting(actor))
             answer = checked_review(decision(state), state)
             return await _segment(runner, Command(resume=answer), as_json=as_json)
 
@@ -270,10 +271,3 @@ async def _stop_signals(runner: Runner) -> AsyncGenerator[list[int]]:
     finally:
         for number, action in previous.items():
             signal.signal(number, action)
-
-
-def _actor(given: str | None) -> str:
-    try:
-        return given or getpass.getuser()
-    except (OSError, KeyError):  # no login name, as in some containers
-        return "unknown"

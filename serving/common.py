@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -25,3 +26,11 @@ def with_database(work: Callable[[Database], Coroutine[Any, Any, int]]) -> int:
             return await work(database)
 
     return asyncio.run(main())
+
+
+def acting(given: str | None) -> str:
+    """Who acts: whom the option names, else the user of this machine."""
+    try:
+        return given or getpass.getuser()
+    except (OSError, KeyError):  # no login name, as in some containers
+        return "unknown"

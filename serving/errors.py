@@ -34,6 +34,16 @@ class NotWaiting(HoldfastError):
     """A decision was given on a thread that does not wait for one."""
 
 
+class NotInDoubt(HoldfastError):
+    """A verdict was given on a call whose outcome is known, or that is being made."""
+
+    def __init__(self, thread_id: str, effect_id: str) -> None:
+        super().__init__(
+            f"nothing named {effect_id!r} is in doubt on thread {thread_id!r}; "
+            f"`holdfast doubts {thread_id}` lists what is"
+        )
+
+
 class DeliveryNotConfigured(HoldfastError):
     """The thread was started for delivery by SMTP, and this process has no server to deliver to."""
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from holdfast.checkpointing import Database, DatabaseUnavailable, ThreadBusy
 from holdfast.graphs.outreach import OutreachInput, build
+from holdfast.guardrails import JournalMiddleware
 from holdfast.nodes import OfflineExtractiveModel, Review, SmtpServer, check_brief, load_model
 
 from .delivery import smtp_from_environment
@@ -124,6 +125,7 @@ def _compiled(database: Database, settings: Settings, model: BaseChatModel) -> C
         outbox=Path(settings.outbox),
         smtp=_smtp(settings),
         dossiers=Path(settings.dossiers) if settings.dossiers else None,
+        guardrails=[JournalMiddleware()],
         stage_timeout=settings.timeout,
     )
     return builder.compile(checkpointer=database.saver, name=GRAPH)

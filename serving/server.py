@@ -12,6 +12,7 @@ from pathlib import Path
 
 from holdfast.checkpointing import Database, HoldfastSaver, HoldfastStore
 from holdfast.graphs.outreach import build
+from holdfast.guardrails import JournalMiddleware
 from holdfast.nodes import load_model
 
 from .delivery import smtp_from_environment
@@ -22,6 +23,7 @@ outreach = build(
     dossiers=Path(os.environ.get("HOLDFAST_DOSSIERS") or "."),
     outbox=Path(os.environ.get("HOLDFAST_OUTBOX") or "outbox"),
     smtp=smtp_from_environment(),
+    guardrails=[JournalMiddleware()],
     stage_timeout=timedelta(minutes=10),
 ).compile(name="outreach")
 _lock = threading.Lock()

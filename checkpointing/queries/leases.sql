@@ -8,6 +8,9 @@ SELECT
     ) END
 FROM taken;
 
+-- name: runner
+SELECT holdfast.runner(%(thread_id)s);
+
 -- name: release
 -- Nobody waits for the disk, which has all that the runs wrote.
 UPDATE holdfast.leases SET held = false

@@ -6,24 +6,20 @@ writes was executed. A finished node never runs again.
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import psycopg
 import pytest
 
 from holdfast.checkpointing import Database
-from tests.conftest import child_environment, new_database
+from tests.conftest import new_database
 from tests.support.saver_child import POINTS, graph
 from tests.support.tables import Tables, assert_all_load, assert_heads_agree, assert_sound, read
 from tests.support.talks import on, plain, seen
+from tests.support.zygote import Zygote
 
 TIMES: Final = {"put": 9, "put_writes": 10, "commit": 8}
 """How often, at the least, an undisturbed run comes by each kind of point."""
@@ -50,53 +46,6 @@ class Killed:
     history: list[Any]
 
 
-class Zygote:
-    """Runs jobs in processes forked from one that has imported everything."""
-
-    def __init__(self, uri: str, folder: Path) -> None:
-        self._uri = uri
-        self._folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.saver_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=child_environment(uri, folder),
-        )
-
-    def __call__(self, jobs: list[dict[str, str]]) -> list[int]:
-        """Run them; the exit codes, when the server is rid of their connections."""
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(jobs) + "\n")
-        process.stdin.flush()
-        codes: list[int] = json.loads(process.stdout.readline())
-        with psycopg.connect(self._uri, autocommit=True) as connection:
-            # A statement that was sent is executed, even if nobody waits for its answer any more.
-            while connection.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'holdfast'"
-            ).fetchall():
-                pass
-        return codes
-
-    def job(self, thread: str, mode: str, **point: str) -> dict[str, str]:
-        """A job on a thread, with a log of its own."""
-        return {"thread": thread, "mode": mode, "log": str(self.log(thread)), "uri": self._uri, **point}
-
-    def log(self, thread: str) -> Path:
-        """Where the thread's processes say what they do."""
-        return self._folder / thread.replace(":", "-").replace(" ", "_")
-
-    def noted(self, thread: str) -> list[str]:
-        """What they said."""
-        return self.log(thread).read_text(encoding="utf-8").splitlines()
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
-
-
 def finished(db: Database, thread: str) -> set[str]:
     """The nodes whose writes are saved: pending, or in a checkpoint."""
     found: set[str] = set()
@@ -111,7 +60,7 @@ def disturbed(server_uri: str, template: str, tmp_path_factory: pytest.TempPathF
     """Every job, killed and gone on with in a new process; one undisturbed; and the tables between and at the end."""
     folder = tmp_path_factory.mktemp("killed")
     with new_database(server_uri, template) as uri:
-        zygote = Zygote(uri, folder)
+        zygote = Zygote(uri, folder, "tests.support.saver_child")
         threads = {job: " ".join(map(str, job)) for job in JOBS}
         jobs = [zygote.job(threads[job], job[2], point=job[0], count=str(job[1])) for job in JOBS]
         codes = zygote([*jobs, zygote.job("undisturbed", "sync")])

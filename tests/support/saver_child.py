@@ -1,22 +1,16 @@
 """Processes that run a graph and are killed inside the saver, forked from one that has imported everything.
 
-Each line of the input is a list of jobs, as JSON; each line of the output the exit codes of their processes, which
-ran two at a time. Each process is as new: nothing was opened before the fork. It says in its log, a line each,
-which nodes ran and which were told that they are saved.
+Each says in its log, a line each, which nodes ran and which were told that they are saved.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import operator
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 import psycopg
@@ -30,6 +24,7 @@ from typing_extensions import TypedDict
 
 from holdfast.checkpointing import Database, HoldfastSaver, committer
 from tests.support.leases import TTL, when_free
+from tests.support.zygote import serve
 
 METHODS: Final = ("put", "put_writes")
 COMMIT: Final = ("before", "sent", "committed")
@@ -219,36 +214,5 @@ def run(job: dict[str, str]) -> None:
         when_free(advance)
 
 
-def fork(job: dict[str, str]) -> int:
-    """A process for the job; its id."""
-    if pid := os.fork():
-        return pid
-    code = 1
-    try:
-        run(job)
-        code = 0
-    except BaseException:
-        with Path(job["log"]).open("a", encoding="utf-8") as file:
-            traceback.print_exc(file=file)
-    finally:
-        os._exit(code)
-
-
-def run_all(jobs: list[dict[str, str]]) -> list[int]:
-    """The exit codes of the jobs' processes, negative for a signal; two run at a time."""
-    codes = [0] * len(jobs)
-    running: dict[int, int] = {}
-    waiting = list(enumerate(jobs))
-    while waiting or running:
-        while waiting and len(running) < 2:
-            index, job = waiting.pop(0)
-            running[fork(job)] = index
-        pid, status = os.wait()
-        codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
-    return codes
-
-
 if __name__ == "__main__":
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(run_all(json.loads(line))) + "\n")
-        sys.stdout.flush()
+    serve(run)
