@@ -14,7 +14,8 @@ from langchain_core.runnables import RunnableConfig
 from .errors import HoldfastError
 from .reading import settings_of
 
-_NAMESPACES: Final = 4096
+_NAMESPACES: Final = 65_536
+"""Those of running tasks are looked at again and again, and stay among the newest."""
 _IDS: Final = 64
 
 
@@ -87,6 +88,7 @@ class Durable:
                         f"calls cannot be journaled in the subgraph {ns.partition(':')[0]!r}: it is compiled with "
                         "checkpointer=False, and after a crash its calls would be made twice; compile it without that"
                     )
+                self._known.move_to_end((thread_id, ns))
                 if checkpoint_id not in known:
                     missing.append(self._awaited.setdefault((thread_id, ns, checkpoint_id), Future()))
         return missing

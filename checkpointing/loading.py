@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -14,7 +12,6 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]
 
-from .arrays import TextArray
 from .audit import damage_found
 from .connections import Connections, Steps, run_again
 from .connections import Rows as Answer
@@ -29,7 +26,6 @@ from .reading import (
     Rows,
     add_sends,
     built,
-    by_key,
     checked_blob,
     checked_writes,
     checkpoint_rows,
@@ -114,14 +110,14 @@ class Loader:
 
         def steps() -> Steps[tuple[_Found, list[Any]]]:
             if snapshot:
-                yield _sql("snapshot", {})
-            found = _found(thread_id, ns, (yield _sql("load", parameters)), resolver)
+                yield sql("snapshot", {})
+            found = _found(thread_id, ns, (yield sql("load", parameters)), resolver)
             _check_head(found, checkpoint_id)
             _check_children(found, checkpoint_id)
             sends: list[Any] = []
             if found.rows is not None:
                 yield from resolver.gather(found.rows.lists())
-                sends = yield from self._old_sends(found.rows)
+                sends = yield from self.old_sends(found.rows)
             return found, sends
 
         found, sends = await run_again(self.connections, steps, transaction=snapshot)
@@ -136,11 +132,11 @@ class Loader:
             self._remember(found, loaded, resolver)
         return loaded
 
-    def _old_sends(self, rows: Rows) -> Steps[list[Any]]:
+    def old_sends(self, rows: Rows) -> Steps[list[Any]]:
         if rows.checkpoint.get("v", SENDS_APART) >= SENDS_APART or not rows.parent_id:
             return []
         key = {"thread_id": rows.thread_id, "checkpoint_ns": rows.ns, "checkpoint_id": rows.parent_id}
-        return [self.serde.load((kind, data)) for kind, data in (yield _sql("sends", key))]
+        return [self.serde.load((kind, data)) for kind, data in (yield sql("sends", key))]
 
     def _current(self, thread_id: str, ns: str, found: _Found) -> ThreadMemory:
         """What is known of a thread; nothing, if rows that it counts on were taken away since, by whomever."""
@@ -217,118 +213,10 @@ class Loader:
         row = {**key, "damage": str(damage), "fell_back_to": fell_back_to}
 
         def steps() -> Steps[None]:
-            yield _sql("report", row)
+            yield sql("report", row)
             yield damage_found(row)
 
         await run_again(self.connections, steps, transaction=True)
-
-    async def history(
-        self,
-        config: RunnableConfig | None,
-        filter: Mapping[str, Any] | None,
-        before: RunnableConfig | None,
-        limit: int | None,
-    ) -> list[CheckpointTuple]:
-        """Checkpoints, newest first; their messages are shared between them.
-
-        Raises:
-            CheckpointCorrupted: one is damaged; under the policy `fallback` it is left out, with an error in the log.
-        """
-        configurable = settings_of(config)
-        parameters = {
-            "thread_id": configurable.get("thread_id"),
-            "checkpoint_ns": configurable.get("checkpoint_ns"),
-            "checkpoint_id": configurable.get("checkpoint_id"),
-            "before": settings_of(before).get("checkpoint_id"),
-            "filter": json.dumps(filter) if filter else None,
-            "limit": limit,
-        }
-        return await run_again(self.connections, lambda: self._history(parameters), transaction=True)
-
-    def _history(self, parameters: Mapping[str, Any]) -> Steps[list[CheckpointTuple]]:
-        yield _sql("snapshot", {})
-        rows = yield _sql("history", parameters)
-        parts: list[Rows] = []
-        for row in reversed(rows):  # a list stands on an older one
-            with self._left_out(row[:3]):
-                parts.append(checkpoint_rows(row[0], row[1], row[2], row[3], (row[4], row[5]), row[6]))
-        keys = {name: TextArray(row[at] for row in rows) for at, name in enumerate(("threads", "namespaces", "ids"))}
-        writes = by_key((yield _sql("history_writes", keys)), 3)
-        blobs = by_key((yield _sql("history_blobs", _blob_keys(parts))), 2)
-        stored = {key: {(row[0], row[1]): row[2:] for row in group} for key, group in blobs.items()}
-        sound: list[Rows] = []
-        for part in parts:
-            key = (part.thread_id, part.ns, part.checkpoint_id)
-            with self._left_out(key):
-                _add_parts(part, stored.get(key[:2], {}), writes.get(key, []))
-                part.complete()
-                sound.append(part)
-        if all(parameters[name] is None for name in ("checkpoint_id", "before", "filter", "limit")):
-            self._check_line(sound, (yield _sql("history_heads", parameters)))
-        # All messages in one go; one checkpoint after the other only to find out which are damaged.
-        resolvers = {part.thread_id: Resolver(part.thread_id, self.serde, keep=True) for part in sound}
-        together = True
-        try:
-            for thread_id, resolver in resolvers.items():
-                lists = (item for part in sound if part.thread_id == thread_id for item in part.lists())
-                yield from resolver.gather(lists)
-        except Unsound:
-            together = False
-            resolvers = {thread_id: Resolver(thread_id, self.serde, keep=True) for thread_id in resolvers}
-        done: list[CheckpointTuple] = []
-        for part in sound:
-            with self._left_out((part.thread_id, part.ns, part.checkpoint_id)):
-                if not together:
-                    yield from resolvers[part.thread_id].gather(part.lists())
-                loaded = built(part, resolvers[part.thread_id], self.serde)
-                if sends := (yield from self._old_sends(part)):
-                    add_sends(loaded, sends, self.next_version(None, None))
-                done.append(loaded)
-        done.reverse()
-        return done
-
-    def _check_line(self, parts: list[Rows], heads: Answer) -> None:
-        """Leave out of a whole history what those that stand on it, or the heads, knew otherwise."""
-        known = {(part.thread_id, part.ns, part.checkpoint_id): part for part in parts}
-        for thread_id, ns, checkpoint_id, writes in heads:
-            with self._left_out((thread_id, ns, checkpoint_id)):
-                if (thread_id, ns, checkpoint_id) not in known:
-                    raise Unsound(f"checkpoint {checkpoint_id} is missing", "checkpoints")
-                if len(known[thread_id, ns, checkpoint_id].write_rows) < writes:
-                    raise Unsound("writes are missing", f"checkpoint_writes ({checkpoint_id})")
-        for part in parts:
-            parent = (part.thread_id, part.ns, part.parent_id or "")
-            if part.seal is None or not part.parent_id:
-                continue
-            with self._left_out((part.thread_id, part.ns, part.parent_id)):
-                if parent not in known:
-                    raise Unsound(f"checkpoint {part.parent_id} is missing", "checkpoints")
-                if len(known[parent].write_rows) < part.seal.parent_writes:
-                    raise Unsound("writes are missing", f"checkpoint_writes ({part.parent_id})")
-
-    @contextmanager
-    def _left_out(self, key: Sequence[str]) -> Generator[None]:
-        """A damaged checkpoint of a history: by policy an error, or left out, with an error in the log."""
-        try:
-            yield
-        except Unsound as unsound:
-            thread_id, ns, checkpoint_id = key
-            if self.policy == "raise":
-                raise CheckpointCorrupted(
-                    unsound.damage, thread_id=thread_id, checkpoint_ns=ns, checkpoint_id=checkpoint_id
-                ) from unsound
-            _log.error("left out of a history: thread %s checkpoint %s: %s", thread_id, checkpoint_id, unsound.damage)
-
-
-def _blob_keys(parts: Sequence[Rows]) -> dict[str, TextArray]:
-    """The stored values that some checkpoints name, each once."""
-    keys = {
-        (part.thread_id, part.ns, channel, str(version))
-        for part in parts
-        for channel, version in part.checkpoint["channel_versions"].items()
-    }
-    names = ("threads", "namespaces", "channels", "versions")
-    return {name: TextArray(key[at] for key in keys) for at, name in enumerate(names)}
 
 
 def known_list(source: Source, messages: Sequence[BaseMessage], resolver: Resolver) -> KnownList:
@@ -353,7 +241,7 @@ def _found(thread_id: str, ns: str, answer: Answer, resolver: Resolver) -> _Foun
         rows = found.rows
         blobs = {(row[1], row[2]): (row[5], row[6]) for row in answer if row[0] == "blob"}
         writes = [(row[1], row[2], row[3], row[5], row[6], row[7]) for row in answer if row[0] == "write"]
-        _add_parts(rows, blobs, writes)
+        add_parts(rows, blobs, writes)
         rows.complete()
         for (channel, version), (kind, data) in blobs.items():
             if channel not in rows.blobs or version != rows.version(channel):
@@ -361,7 +249,7 @@ def _found(thread_id: str, ns: str, answer: Answer, resolver: Resolver) -> _Foun
     return found
 
 
-def _add_parts(rows: Rows, blobs: Mapping[tuple[str, str], tuple[Any, ...]], writes: Sequence[tuple[Any, ...]]) -> None:
+def add_parts(rows: Rows, blobs: Mapping[tuple[str, str], tuple[Any, ...]], writes: Sequence[tuple[Any, ...]]) -> None:
     own = set(rows.stored()) - set(rows.foreign())
     for channel, version in rows.checkpoint["channel_versions"].items():
         if (row := blobs.get((channel, str(version)))) is not None:
@@ -413,9 +301,9 @@ def _check_children(found: _Found, checkpoint_id: str | None) -> None:
         raise Unsound("writes are missing", f"checkpoint_writes ({checkpoint_id})")
 
 
-def _sql(name: str, parameters: Mapping[str, Any]) -> tuple[bytes, Mapping[str, Any]]:
+def sql(name: str, parameters: Mapping[str, Any]) -> tuple[bytes, Mapping[str, Any]]:
     return SQL[name], parameters
 
 
 def _all(name: str, parameters: Mapping[str, Any]) -> Steps[Answer]:
-    return (yield _sql(name, parameters))
+    return (yield sql(name, parameters))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -32,11 +32,13 @@ from .committer import Committer
 from .connections import BlockingConnections, Connections, LoopConnections, ThreadConnections
 from .deltas import delta_history
 from .durable import Durable
+from .histories import history
 from .journal import Journal
 from .leases import LEASE_TTL, Leases, checked_ttl
 from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
+from .opened import Done, OpenedSaver
 from .operations import Put, PutWrites
 from .reading import config_of, settings_of
 from .runs import current_run
@@ -258,7 +260,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         """Checkpoints, newest first; message objects are shared between them."""
-        yield from self._call(self._loader.history, config, filter, before, limit)
+        yield from self._call(history, self._loader, config, filter, before, limit)
 
     async def alist(
         self,
@@ -268,7 +270,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        for found in await self._bridge.acall(self._loader.history, config, filter, before, limit):
+        for found in await self._bridge.acall(history, self._loader, config, filter, before, limit):
             yield found
 
     def put(
@@ -364,47 +366,6 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         await self._bridge.acall_to_end(self.upkeep.prune, thread_ids, strategy)
-
-
-class Done:
-    """The answer of `setup`, for who awaits it and for who does not."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
-
-
-class OpenedSaver:
-    """A saver with a database of its own, for `with` and `async with`."""
-
-    def __init__(
-        self,
-        uri: str,
-        serde: SerializerProtocol | None,
-        policy: VisibilityPolicy | None,
-        on_corruption: Policy,
-        lease_ttl: timedelta,
-    ) -> None:
-        self._options = (uri, serde, policy, on_corruption, lease_ttl)
-        self._close: Callable[[], None] | None = None
-
-    def __enter__(self) -> HoldfastSaver:
-        from .database import Database
-
-        uri, serde, policy, on_corruption, lease_ttl = self._options
-        database = Database(uri, serde=serde, policy=policy, on_corruption=on_corruption, lease_ttl=lease_ttl)
-        self._close = database.close
-        return database.saver
-
-    def __exit__(self, *_: object) -> None:
-        if self._close is not None:
-            self._close()
-
-    async def __aenter__(self) -> HoldfastSaver:
-        return await asyncio.to_thread(self.__enter__)
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.__exit__)
 
 
 async def _dedicated(pool: ConnectionPool[Any] | AsyncConnectionPool[Any]) -> AsyncConnection[DictRow]:

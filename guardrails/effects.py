@@ -20,9 +20,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp
 
-from ..checkpointing.errors import HoldfastError
+from ..checkpointing.errors import HoldfastError, LeaseLost
 from ..checkpointing.journal import Claim, Doubt, Effect, Journal, Kind, Settlement, State
-from ..checkpointing.leases import correlation_of
+from ..checkpointing.leases import correlation_of, run_control
 from ..checkpointing.saver import HoldfastSaver
 from .actions import Action, Work
 from .asking import Answer, Asking, resolved
@@ -146,6 +146,7 @@ def placed(
 
     Raises:
         JournalNeedsSaver: the graph has another saver, or none.
+        LeaseLost: the run that makes it is over.
     """
     config = config or get_config()
     settings = config.get("configurable", {})
@@ -158,6 +159,8 @@ def placed(
     )
     metadata: Mapping[str, Any] = config.get("metadata") or {}
     lease = saver.leases.of(config)
+    if lease is None and run_control(config) is not None:
+        raise LeaseLost(info.thread_id)  # its run has ended, and this is what was left of it
     effect = Effect(
         thread_id=info.thread_id,
         effect_id=f"hf-{digest([info.task_id, kind, identity, nth]).hex()}",  # LangGraph takes bare hex for its own ids
