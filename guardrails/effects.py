@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
@@ -293,12 +293,24 @@ def _until(other: Future[None]) -> Action:
 
 def _reconciled(call: Call, reconcile: Reconcile) -> Work[None]:
     effect = call.effect
-    found = yield Action(lambda: reconcile(effect.asked), lambda: _maybe_awaited(reconcile, effect.asked))
+    found = yield Action(lambda: _waited_for(reconcile, effect.asked), lambda: _maybe_awaited(reconcile, effect.asked))
     if found is DID_NOT_HAPPEN:
         answer: Answer = ("did not happen", None, "reconcile")
     else:
         answer = ("happened", sealed(effect.name, found, call.saver.serializer), "reconcile")
     yield resolved(call.journal, effect.thread_id, effect.effect_id, answer)
+
+
+def _waited_for(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:
+    found = reconcile(asked)
+    if not inspect.isawaitable(found):
+        return found
+
+    async def wait() -> Any:
+        return await found
+
+    with ThreadPoolExecutor(1) as pool:  # a loop may be running in this thread
+        return pool.submit(asyncio.run, wait()).result()
 
 
 async def _maybe_awaited(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:

@@ -99,6 +99,7 @@ class JournaledModel(BaseChatModel):
         try:
             for chunk in self.inner._stream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
                 yield stream.took(chunk)
+            yield from stream.last()
             carry_out(stream.whole(claim))
         except Exception as error:
             carry_out(stream.broken(claim, error))
@@ -126,6 +127,8 @@ class JournaledModel(BaseChatModel):
         try:
             async for chunk in self.inner._astream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
                 yield stream.took(chunk)
+            for chunk in stream.last():
+                yield chunk
             await acarry_out(stream.whole(claim))
         except Exception as error:
             await acarry_out(stream.broken(claim, error))
@@ -194,6 +197,13 @@ class _Stream:
             chunk.message.id = _id(self.call, 0)
         self._sum = chunk if self._sum is None else self._sum + chunk
         return chunk
+
+    def last(self) -> Iterator[ChatGenerationChunk]:
+        """The end of the stream, if it has none: LangChain would add one, with another id."""
+        said = None if self._sum is None else self._sum.message
+        if isinstance(said, AIMessageChunk) and said.chunk_position is None:
+            empty = [] if isinstance(said.content, list) else ""
+            yield self.took(ChatGenerationChunk(message=AIMessageChunk(empty, id=said.id, chunk_position="last")))
 
     def whole(self, claim: Claim) -> Work[None]:
         if self._sum is None:  # what came is no answer, and is not to come again from the record
