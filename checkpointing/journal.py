@@ -119,6 +119,7 @@ class Doubt:
     worker: str
     claimed_at: datetime
     task_id: str
+    attempt: int
     answers: Sequence[str]
     """Digests of what persons said of its earlier claims."""
 
@@ -190,12 +191,14 @@ class Journal:
         *,
         by: str,
         said: str | None = None,
+        attempt: int | None = None,
     ) -> bool:
         """Say what became of a call whose outcome is unknown; false if it is not unknown any more.
 
-        `said` is the digest of a person's answer, by which it is known if it comes again.
+        `said` is the digest of a person's answer, by which it is known if it comes again; `attempt` the one that is
+        meant, so that nothing is said of one that was begun since.
         """
-        return self._bridge.call(self._resolve, thread_id, effect_id, verdict, result, by, said)
+        return self._bridge.call(self._resolve, thread_id, effect_id, verdict, result, by, said, attempt)
 
     async def aresolve(
         self,
@@ -206,8 +209,9 @@ class Journal:
         *,
         by: str,
         said: str | None = None,
+        attempt: int | None = None,
     ) -> bool:
-        return await self._bridge.acall_to_end(self._resolve, thread_id, effect_id, verdict, result, by, said)
+        return await self._bridge.acall_to_end(self._resolve, thread_id, effect_id, verdict, result, by, said, attempt)
 
     def close(self) -> None:
         """Write what is waiting, and end the journal's thread."""
@@ -217,8 +221,21 @@ class Journal:
         def steps() -> Steps[list[Doubt]]:
             rows = yield SQL["in_doubt"], {"thread": thread_id, "task": task_id}
             return [
-                Doubt(thread_id, effect_id, kind, name, json.loads(asked), on_doubt, state, worker, since, task, said)
-                for effect_id, kind, name, asked, on_doubt, state, worker, since, task, said in rows
+                Doubt(
+                    thread_id,
+                    effect_id,
+                    kind,
+                    name,
+                    json.loads(asked),
+                    on_doubt,
+                    state,
+                    worker,
+                    since,
+                    task,
+                    attempt,
+                    said,
+                )
+                for effect_id, kind, name, asked, on_doubt, state, worker, since, task, attempt, said in rows
             ]
 
         return await run_again(self._connections, steps)
@@ -231,6 +248,7 @@ class Journal:
         result: tuple[str, bytes] | None,
         by: str,
         said: str | None,
+        attempt: int | None,
     ) -> bool:
         kind, data = result or (None, None)
         parameters = {
@@ -242,6 +260,7 @@ class Journal:
             "actor": by,
             "details": json.dumps({"verdict": verdict, "by": by}),
             "said": said,
+            "attempt": attempt,
         }
 
         def steps() -> Steps[bool]:

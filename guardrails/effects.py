@@ -12,8 +12,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import date, timedelta
+from datetime import time as dt_time
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
 from typing import Any, Final, Literal, TypeVar
+from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
@@ -23,7 +29,7 @@ from ..checkpointing.errors import HoldfastError
 from ..checkpointing.journal import Claim, Doubt, Effect, Journal, Kind, Settlement, State
 from ..checkpointing.saver import HoldfastSaver
 from .actions import Action, Work
-from .asking import Answer, Asking, resolved
+from .asking import PREFIX, Answer, Asking, resolved
 from .envelope import sealed
 
 T = TypeVar("T")
@@ -32,6 +38,7 @@ Reconcile = Callable[[Mapping[str, Any]], Any]
 OnDoubt = Literal["ask", "retry", "idempotent"] | Reconcile
 """What to do about a call that was begun by a worker that is gone: let a person say what became of it, make it again
 (it is harmless), make it again with the same idempotency key, or ask the outside world."""
+_DATA: Final = (int, float, Enum, date, dt_time, timedelta, Decimal, UUID, PurePath)
 _ATTEMPTS: Final = 4096
 _TEXT: Final = 2000
 _key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
@@ -157,7 +164,7 @@ def placed(
     correlation = metadata.get("correlation_id", settings.get("correlation_id"))
     effect = Effect(
         thread_id=info.thread_id,
-        effect_id=f"hf-{digest([info.task_id, kind, identity, nth]).hex()}",  # LangGraph takes bare hex for its own ids
+        effect_id=f"{PREFIX}{digest([info.task_id, kind, identity, nth]).hex()}",
         kind=kind,
         name=name,
         request=digest(request),
@@ -181,6 +188,7 @@ def begun(call: Call) -> Work[Claim]:
         GraphInterrupt: a person has to say what became of it.
     """
     journal, effect = call.journal, call.effect
+    call.attempt.asking.take(call.config)
     yield Action(lambda: journal.durable.wait(call.config), lambda: journal.durable.await_(call.config))
     key = (effect.thread_id, effect.effect_id)
     while (other := _running.get(key)) is not None:
@@ -189,7 +197,7 @@ def begun(call: Call) -> Work[Claim]:
     claim: Claim = yield _claim(journal, effect, again)
     while claim.outcome == "in_doubt":
         if callable(call.on_doubt):
-            yield from _reconciled(call, call.on_doubt)
+            yield from _reconciled(call, claim, call.on_doubt)
         else:
             yield from call.attempt.asking.settle(journal, effect, _under_way)
         claim = yield _claim(journal, effect, False)
@@ -291,14 +299,14 @@ def _until(other: Future[None]) -> Action:
     return Action(other.result, lambda: asyncio.shield(asyncio.wrap_future(other)))
 
 
-def _reconciled(call: Call, reconcile: Reconcile) -> Work[None]:
+def _reconciled(call: Call, claim: Claim, reconcile: Reconcile) -> Work[None]:
     effect = call.effect
     found = yield Action(lambda: _waited_for(reconcile, effect.asked), lambda: _maybe_awaited(reconcile, effect.asked))
     if found is DID_NOT_HAPPEN:
         answer: Answer = ("did not happen", None, "reconcile")
     else:
         answer = ("happened", sealed(effect.name, found, call.saver.serializer), "reconcile")
-    yield resolved(call.journal, effect.thread_id, effect.effect_id, answer)
+    yield resolved(call.journal, effect.thread_id, effect.effect_id, answer, claim.attempt)
 
 
 def _waited_for(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:
@@ -321,16 +329,30 @@ async def _maybe_awaited(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:
 
 
 def digest(value: Any) -> bytes:
-    text = json.dumps(value, sort_keys=True, default=_named, ensure_ascii=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    """Of a value: the same in another process, and another one for another value, as far as it is data."""
+    return hashlib.blake2b(_written(value).encode(), digest_size=16).digest()
 
 
-def _named(value: Any) -> str:
-    """Something that JSON does not know, without an address: it has to be the same in another process."""
-    if isinstance(value, bytes):
-        return value.hex()
-    dump = getattr(value, "model_dump_json", None)
-    return str(dump()) if callable(dump) else f"{type(value).__module__}.{type(value).__qualname__}"
+def _written(value: Any) -> str:
+    items: Any = value
+    if value is None or type(value) in (str, int, float, bool):
+        return json.dumps(items)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(sorted(f'{_written(key)}: {_written(item)}' for key, item in items.items()))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_written, items))}]"
+    if isinstance(value, (set, frozenset)):
+        return f"<{', '.join(sorted(map(_written, items)))}>"
+    kind = f"{type(items).__module__}.{type(items).__qualname__}"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{kind} {bytes(items).hex()}"
+    if callable(dump := getattr(items, "model_dump", None)):
+        return f"{kind} {_written(dump())}"
+    if is_dataclass(items) and not isinstance(items, type):
+        return f"{kind} {_written({one.name: getattr(items, one.name) for one in fields(items)})}"
+    if isinstance(value, (str, *_DATA)):
+        return f"{kind} {json.dumps(str(items))}"
+    return kind  # what it holds is not known; its text may hold an address
 
 
 def told(value: Any) -> Any:

@@ -28,11 +28,11 @@ ORDER BY g.n;
 
 -- name: resolve
 SELECT holdfast.resolve(
-    %(thread)s, %(effect)s, %(state)s, %(type)s, %(result)s, %(actor)s, %(details)s::jsonb, %(said)s
+    %(thread)s, %(effect)s, %(state)s, %(type)s, %(result)s, %(actor)s, %(details)s::jsonb, %(said)s, %(attempt)s::int
 );
 
 -- name: in_doubt
-SELECT effect_id, kind, name, asked::text, on_doubt, state, worker, claimed_at, task_id, answers
+SELECT effect_id, kind, name, asked::text, on_doubt, state, worker, claimed_at, task_id, attempts, answers
 FROM holdfast.effects
 WHERE thread_id = %(thread)s AND state IN ('claimed', 'raised')
     AND (%(task)s::text IS NULL OR task_id = %(task)s)

@@ -188,6 +188,15 @@ def test_every_history_of_calls(db: Database) -> None:
     )
 
 
+def test_a_verdict_is_of_one_attempt(db: Database) -> None:
+    """What is said of an attempt says nothing of one that was begun since: its end is still accepted."""
+    db.journal.claim(effect("t", "pay"))
+    (doubt,) = db.journal.doubts("t")
+    claim = db.journal.claim(effect("t", "pay"), again=True)
+    assert not db.journal.resolve("t", "hf-pay", "did not happen", by="a person", attempt=doubt.attempt)
+    db.journal.settle(Settlement(claim=claim, state="completed", result=result("paid")))
+
+
 def events(uri: str, thread: str) -> list[str]:
     """The kinds of a thread's events, in order."""
     with psycopg.connect(uri) as connection:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from langchain_core.tools import tool
+from langchain_core.tools import StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import MessagesState
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from holdfast.checkpointing import Database
 from holdfast.checkpointing.journal import JournalMismatch
 from holdfast.guardrails import CallAbandoned, JournalNeedsSaver, NotDone, effect, idempotency_key
 from tests.support.calls import (
-    ON,
     ONE,
     Crash,
     acting,
@@ -34,6 +36,13 @@ MODES = pytest.mark.parametrize("mode", ["sync", "async"])
 BEGIN: dict[str, Any] = {"messages": [("user", "hello")]}
 
 
+@dataclass
+class Order:
+    """What is ordered."""
+
+    number: int
+
+
 class Outside:
     """What is done, and with which keys; and a crash after it, once."""
 
@@ -48,7 +57,7 @@ class Outside:
         self.keys.append(idempotency_key())
         if self.fail:
             raise self.fail.pop()
-        return {"did": what, "as": (len(self.done),)}
+        return {"did": what if isinstance(what, str) else None, "as": (len(self.done),)}
 
     def node(self, once: Any, aonce: Any, runs: list[Any], *given: Any) -> Any:
         """A node that calls it, and is gone after it at first."""
@@ -108,8 +117,6 @@ def test_in_a_tool(mode: str, db: Database) -> None:
 
     async def soon(what: str) -> str:
         return end(await aonce(what))
-
-    from langchain_core.tools import StructuredTool
 
     acted = StructuredTool.from_function(act, soon, name="act", metadata={"idempotentHint": True})
     runner = acting(db.saver, acted)
@@ -254,18 +261,26 @@ def test_odd_arguments(db: Database) -> None:
     """Whatever it is given, a call is told from another one."""
     outside = Outside()
     once, _ = outside.functions()
-    odd: list[Any] = [{1: "a", "b": (2,)}, {(1, 2): "pair"}, b"\0", float("nan"), "\0\ud800", {3, 4}, None]
+    found: list[Any] = []
+    odd: list[Any] = [
+        *({1: "a", "b": (2,)}, {(1, 2): "pair"}, b"\0", float("nan"), "\0\ud800", {3, 4}, None),
+        *(date(2026, 1, day) for day in (1, 2)),
+        *(Decimal(number) for number in (1, 2)),
+        *(Order(number) for number in (1, 2)),
+    ]
 
     def node(state: MessagesState) -> Any:
-        for what in odd:
-            once(what)
+        found.extend(once(what) for what in odd)
         raise Crash
 
     runner = node_graph(db.saver, node)
     crashed(runner, BEGIN)
     assert len(outside.done) == len(odd)
+    odd.reverse()  # each is known by what it is given, not by its turn
+    found.clear()
     crashed(runner, None)
     assert len(outside.done) == len(odd)
+    assert [one["as"] for one in found] == [(number,) for number in range(len(odd), 0, -1)]
 
 
 @MODES
@@ -290,8 +305,6 @@ def test_a_graph_that_holdfast_does_not_save(mode: str) -> None:
 @MODES
 def test_a_tool_in_doubt_that_asks_for_leave(mode: str, db: Database) -> None:
     """An answer about a doubt is not taken for the answer to the tool's own question."""
-    from langgraph.types import interrupt
-
     made: list[str] = []
 
     @tool("act")
@@ -313,4 +326,3 @@ def test_a_tool_in_doubt_that_asks_for_leave(mode: str, db: Database) -> None:
     found = both(runner, Command(resume={question.id: "yes"}), mode)
     assert results(found)[0].text == "done: yes"
     assert made.count("done") == 1
-    assert ON
