@@ -143,7 +143,7 @@ def _answers(doubts: Sequence[Doubt], given: list[Any]) -> dict[str, Answer]:
 def _of_this_kind(answer: Any) -> bool:
     if not isinstance(answer, Mapping) or not answer:
         return False
-    said = cast("Mapping[Any, Any]", answer)
+    said = cast("Mapping[str, Any]", answer)
     return said.get("verdict") in _VERDICTS or all(str(key).startswith(PREFIX) for key in said)
 
 

@@ -176,7 +176,7 @@ def placed(
         correlation_id=None if correlation is None else told(str(correlation)),
         run_id=None if info.run_id is None else str(info.run_id),
         lease=saver.leases.of(config),
-        on_doubt=on_doubt if isinstance(on_doubt, str) else "reconcile",
+        on_doubt="reconcile" if callable(on_doubt) else on_doubt,
     )
     return Call(saver.journal, saver, config, effect, attempt, on_doubt)
 

@@ -202,8 +202,10 @@ class _Stream:
         """The end of the stream, if it has none: LangChain would add one, with another id."""
         said = None if self._sum is None else self._sum.message
         if isinstance(said, AIMessageChunk) and said.chunk_position is None:
-            empty = [] if isinstance(said.content, list) else ""
-            yield self.took(ChatGenerationChunk(message=AIMessageChunk(empty, id=said.id, chunk_position="last")))
+            content: str | list[str | dict[Any, Any]] = [] if isinstance(said.content, list) else ""
+            end = AIMessageChunk(content=content, id=said.id)
+            end.chunk_position = "last"
+            yield self.took(ChatGenerationChunk(message=end))
 
     def whole(self, claim: Claim) -> Work[None]:
         if self._sum is None:  # what came is no answer, and is not to come again from the record

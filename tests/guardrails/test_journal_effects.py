@@ -43,6 +43,11 @@ class Order:
     number: int
 
 
+def order(what: Any) -> str:
+    """A key that does not tell one thing from another."""
+    return "order 1"
+
+
 class Outside:
     """What is done, and with which keys; and a crash after it, once."""
 
@@ -71,7 +76,10 @@ class Outside:
         async def anode(state: MessagesState) -> Any:
             return end(await aonce(*given))
 
-        return lambda_node(lambda state: end(once(*given)), anode)
+        def node(state: MessagesState) -> Any:
+            return end(once(*given))
+
+        return lambda_node(node, anode)
 
     def functions(self, **options: Any) -> tuple[Any, Any]:
         """It, sync and async."""
@@ -91,7 +99,8 @@ class Outside:
 @MODES
 def test_in_a_node(mode: str, db: Database) -> None:
     """Called once, it answers from the record with the same, tuples and all."""
-    outside, runs = Outside(), []
+    outside = Outside()
+    runs: list[Any] = []
     runner = node_graph(db.saver, outside.node(*outside.functions(), runs, "a"))
     crashed(runner, BEGIN, mode)
     both(runner, None, mode)
@@ -102,7 +111,8 @@ def test_in_a_node(mode: str, db: Database) -> None:
 @MODES
 def test_in_a_tool(mode: str, db: Database) -> None:
     """A tool that is called again does again only what is no effect."""
-    outside, tries = Outside(), []
+    outside = Outside()
+    tries: list[Any] = []
     once, aonce = outside.functions()
 
     def end(found: Any) -> str:
@@ -129,7 +139,8 @@ def test_in_a_tool(mode: str, db: Database) -> None:
 @MODES
 def test_in_tasks(mode: str, db: Database) -> None:
     """In the functional API, in a task and in the entrypoint itself."""
-    outside, tries = Outside(), []
+    outside = Outside()
+    tries: list[Any] = []
     once, aonce = outside.functions()
 
     def end() -> None:
@@ -149,7 +160,7 @@ def test_in_tasks(mode: str, db: Database) -> None:
         def flow(given: str) -> Any:
             return [once("before")["did"], step(given).result()["did"]]
 
-        runner: Any = flow
+        runner: Any = flow  # pyright: ignore[reportUnknownVariableType] - upstream's type
     else:
 
         @task
@@ -162,7 +173,7 @@ def test_in_tasks(mode: str, db: Database) -> None:
         async def aflow(given: str) -> Any:
             return [(await aonce("before"))["did"], (await astep(given))["did"]]
 
-        runner = aflow
+        runner = aflow  # pyright: ignore[reportUnknownVariableType] - upstream's type
     crashed(runner, "within", mode)
     assert both(runner, None, mode) == ["before", "within"]
     assert (outside.done, len(tries)) == (["before", "within"], 2)
@@ -172,7 +183,8 @@ def test_in_tasks(mode: str, db: Database) -> None:
 @pytest.mark.parametrize("verdict", ["happened", "did not happen", "abandoned"])
 def test_in_doubt(verdict: str, mode: str, db: Database) -> None:
     """A person says what became of it; tried again, it has the same key."""
-    outside, runs = Outside(), ["once"]
+    outside = Outside()
+    runs: list[Any] = ["once"]
     outside.fail.append(Crash())
     runner = node_graph(db.saver, outside.node(*outside.functions(), runs, "a"))
     crashed(runner, BEGIN, mode)
@@ -193,7 +205,8 @@ def test_in_doubt(verdict: str, mode: str, db: Database) -> None:
 @pytest.mark.parametrize("on_doubt", ["retry", "idempotent"])
 def test_harmless_ones_are_called_again(on_doubt: str, mode: str, db: Database) -> None:
     """Nobody is asked; the key is the same."""
-    outside, runs = Outside(), ["once"]
+    outside = Outside()
+    runs: list[Any] = ["once"]
     outside.fail.append(Crash())
     runner = node_graph(db.saver, outside.node(*outside.functions(on_doubt=on_doubt), runs, "a"))
     crashed(runner, BEGIN, mode)
@@ -205,7 +218,8 @@ def test_harmless_ones_are_called_again(on_doubt: str, mode: str, db: Database) 
 @MODES
 def test_what_says_that_it_was_not_done_is_tried_again(mode: str, db: Database) -> None:
     """`NotDone` leaves no doubt."""
-    outside, runs = Outside(), ["once"]
+    outside = Outside()
+    runs: list[Any] = ["once"]
     outside.fail.append(NotDone("busy"))
     runner = node_graph(db.saver, outside.node(*outside.functions(), runs, "a"))
     with pytest.raises(NotDone):
@@ -218,7 +232,7 @@ def test_what_says_that_it_was_not_done_is_tried_again(mode: str, db: Database) 
 def test_a_key_with_other_arguments(mode: str, db: Database) -> None:
     """The same key with other arguments is another call under a known name: it is refused, and nothing is done."""
     outside, given = Outside(), ["a"]
-    once, aonce = outside.functions(key=lambda what: "order 1")
+    once, aonce = outside.functions(key=order)
 
     async def anode(state: MessagesState) -> Any:
         await aonce(given[0])
@@ -241,7 +255,8 @@ def test_a_key_with_other_arguments(mode: str, db: Database) -> None:
 
 def test_the_same_twice_is_two(db: Database) -> None:
     """Called twice with the same arguments it is done twice, and twice from the record."""
-    outside, runs = Outside(), []
+    outside = Outside()
+    runs: list[Any] = []
     once, _ = outside.functions()
 
     def node(state: MessagesState) -> Any:
@@ -292,7 +307,10 @@ def test_a_graph_that_holdfast_does_not_save(mode: str) -> None:
     async def anode(state: MessagesState) -> Any:
         await aonce("a")
 
-    runner = node_graph(InMemorySaver(), lambda_node(lambda state: once("a"), anode))
+    def node(state: MessagesState) -> Any:
+        once("a")
+
+    runner = node_graph(InMemorySaver(), lambda_node(node, anode))
     with pytest.raises(JournalNeedsSaver):
         both(runner, BEGIN, mode)
     with pytest.raises(RuntimeError):

@@ -46,7 +46,7 @@ class Foreign:
 def returned(kind: str) -> Any:
     """A tool's result of some kind."""
     message = ToolMessage("told", tool_call_id="call_a")
-    return {
+    kinds: dict[str, Any] = {
         "text": "told",
         "list": LIST,
         "artifact": ToolMessage("told", tool_call_id="call_a", artifact=(1, ("two", {"three": (3,)}))),
@@ -54,7 +54,8 @@ def returned(kind: str) -> Any:
         "tuples": Command(update={"messages": [message], "pair": (1, (2,))}, goto=[Send("after", {"messages": []})]),
         "large": LARGE,
         "parent": Command(update={"messages": [message]}, goto="after", graph=Command.PARENT),
-    }[kind]
+    }
+    return kinds[kind]
 
 
 def returning(db: Database, kind: str, made: list[str]) -> Any:

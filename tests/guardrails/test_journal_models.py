@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
+from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType] - upstream's checkpointer type
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -57,12 +57,21 @@ class Streaming(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         self.asked.append(len(messages))
         for word in ("one ", "two ", "three"):
-            yield ChatGenerationChunk(message=AIMessageChunk(word))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
 
 
 def scripted(*answers: str) -> ScriptedModel:
     """A model that gives these answers."""
     return ScriptedModel(script=[AIMessage(answer) for answer in answers])
+
+
+def calling_node(model: BaseChatModel) -> Any:
+    """A node that calls the model once."""
+
+    def node(state: MessagesState) -> Any:
+        return {"messages": [guarded(model).invoke(state["messages"])]}
+
+    return node
 
 
 @MODES
@@ -118,7 +127,8 @@ def test_messages_are_streamed_from_a_replayed_call(db: Database) -> None:
 
 async def test_two_identical_calls_are_two(db: Database) -> None:
     """Asked twice at once the same, the model is called twice; from the record come both answers."""
-    model, runs = scripted("first", "second"), []
+    model = scripted("first", "second")
+    runs: list[Any] = []
 
     async def node(state: MessagesState) -> Any:
         found = await asyncio.gather(*(guarded(model).ainvoke(state["messages"]) for _ in range(2)))
@@ -138,7 +148,8 @@ async def test_two_identical_calls_are_two(db: Database) -> None:
 @MODES
 def test_a_node_that_is_tried_again_replays(mode: str, db: Database) -> None:
     """A retry within the process answers finished calls from the record."""
-    model, runs = scripted("first", "second"), []
+    model = scripted("first", "second")
+    runs: list[Any] = []
 
     def end(*answers: BaseMessage) -> Any:
         runs.append([answer.text for answer in answers])
@@ -162,7 +173,7 @@ def test_a_node_that_is_tried_again_replays(mode: str, db: Database) -> None:
 def test_a_model_that_fails_is_asked_again(db: Database) -> None:
     """A call that ended in an error has no record."""
     model = ScriptedModel(script=[OSError("busy"), AIMessage("at last")])
-    runner = node_graph(db.saver, lambda state: {"messages": [guarded(model).invoke(state["messages"])]})
+    runner = node_graph(db.saver, calling_node(model))
     with pytest.raises(OSError, match="busy"):
         both(runner, BEGIN, "sync")
     assert both(runner, None, "sync")["messages"][-1].text == "at last"
@@ -226,10 +237,9 @@ def test_a_subgraph_that_is_not_saved_is_refused(kept: bool | None, mode: str, d
     """
     model = scripted("done")
 
-    def node(state: MessagesState) -> Any:
-        return {"messages": [guarded(model).invoke(state["messages"])]}
-
-    inner = StateGraph(MessagesState).add_node("ask", node).add_edge(START, "ask").compile(checkpointer=kept)
+    inner = (
+        StateGraph(MessagesState).add_node("ask", calling_node(model)).add_edge(START, "ask").compile(checkpointer=kept)
+    )
     runner: Any = (
         StateGraph(MessagesState).add_node("inner", inner).add_edge(START, "inner").compile(checkpointer=db.saver)
     )
@@ -262,6 +272,6 @@ def test_a_call_waits_for_its_checkpoint(db: Database, monkeypatch: pytest.Monke
             return super()._generate(*arguments, **keywords)
 
     model = Watched(script=[AIMessage("done")])
-    runner = node_graph(db.saver, lambda state: {"messages": [guarded(model).invoke(state["messages"])]})
+    runner = node_graph(db.saver, calling_node(model))
     both(runner, BEGIN, "sync", durability="async")
     assert made == [True]
