@@ -193,6 +193,7 @@ CREATE TABLE holdfast.effects (
     name text NOT NULL,
     request bytea NOT NULL, -- digest of what it was asked
     asked jsonb NOT NULL, -- what it was asked, for a person who has to decide
+    on_doubt text NOT NULL, -- who says what became of it, if its worker goes away: ask, retry, idempotent, reconcile
     state text NOT NULL CHECK (state IN ('claimed', 'raised', 'completed', 'failed', 'suspended', 'abandoned')),
     token text NOT NULL, -- of the claim under which it was tried last
     attempts integer NOT NULL,
@@ -204,6 +205,7 @@ CREATE TABLE holdfast.effects (
     step integer,
     correlation_id text,
     run_id text,
+    answers text[] NOT NULL DEFAULT '{}', -- digests of what persons said of its earlier claims
     type text, -- how the result is serialised
     result bytea,
     claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -231,7 +233,7 @@ $$;
 CREATE FUNCTION holdfast.claim(
     thread text, effect text, given_kind text, given_name text, given_request bytea, given_asked jsonb,
     given_token text, given_worker text, given_epoch bigint, again boolean, ns text, task text, given_node text,
-    given_step integer, correlation text, run text,
+    given_step integer, correlation text, run text, given_on_doubt text,
     OUT outcome text, OUT tried integer, OUT result_type text, OUT result bytea
 )
 LANGUAGE plpgsql AS $$
@@ -244,12 +246,12 @@ BEGIN
         RETURN;
     END IF;
     INSERT INTO holdfast.effects (
-        thread_id, effect_id, kind, name, request, asked, state, token, attempts, worker, epoch, checkpoint_ns,
-        task_id, node, step, correlation_id, run_id
+        thread_id, effect_id, kind, name, request, asked, on_doubt, state, token, attempts, worker, epoch,
+        checkpoint_ns, task_id, node, step, correlation_id, run_id
     )
     VALUES (
-        thread, effect, given_kind, given_name, given_request, given_asked, 'claimed', given_token, 1, given_worker,
-        given_epoch, ns, task, given_node, given_step, correlation, run
+        thread, effect, given_kind, given_name, given_request, given_asked, given_on_doubt, 'claimed', given_token, 1,
+        given_worker, given_epoch, ns, task, given_node, given_step, correlation, run
     )
     ON CONFLICT (thread_id, effect_id) DO NOTHING;
     IF FOUND THEN
@@ -291,8 +293,8 @@ BEGIN
         IF outcome = 'claimed' THEN
             tried := kept.attempts + 1;
             UPDATE holdfast.effects AS e
-            SET state = 'claimed', token = given_token, attempts = tried, worker = given_worker, epoch = given_epoch,
-                correlation_id = correlation, run_id = run, claimed_at = clock_timestamp(), settled_at = NULL
+            SET state = 'claimed', on_doubt = given_on_doubt, token = given_token, attempts = tried,
+                worker = given_worker, epoch = given_epoch, correlation_id = correlation, run_id = run, claimed_at = clock_timestamp(), settled_at = NULL
             WHERE e.thread_id = thread AND e.effect_id = effect;
         END IF;
     END IF;
@@ -337,7 +339,8 @@ $$;
 
 -- What a person, or the outside world, says of a call whose outcome is unknown: false if it is not.
 CREATE FUNCTION holdfast.resolve(
-    thread text, effect text, given_state text, given_type text, given_result bytea, actor text, details jsonb
+    thread text, effect text, given_state text, given_type text, given_result bytea, actor text, details jsonb,
+    said text, attempt integer
 ) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -345,12 +348,14 @@ DECLARE
 BEGIN
     SELECT * INTO kept FROM holdfast.effects AS e
     WHERE e.thread_id = thread AND e.effect_id = effect AND e.state IN ('claimed', 'raised')
+        AND (attempt IS NULL OR e.attempts = attempt) -- it may have been begun again since
     FOR UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     UPDATE holdfast.effects AS e
-    SET state = given_state, type = given_type, result = given_result, token = 'resolved', settled_at = clock_timestamp()
+    SET state = given_state, type = given_type, result = given_result, token = 'resolved', settled_at = clock_timestamp(),
+        answers = CASE WHEN said IS NULL THEN e.answers ELSE e.answers || said END
     WHERE e.thread_id = thread AND e.effect_id = effect;
     PERFORM holdfast.append_event(
         thread, kept.correlation_id, kept.run_id, kept.checkpoint_ns, kept.node, kept.step, actor,

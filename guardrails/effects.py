@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
-import json
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import date, timedelta
-from datetime import time as dt_time
-from decimal import Decimal
-from enum import Enum
-from pathlib import PurePath
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
-from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
@@ -31,6 +23,7 @@ from ..checkpointing.saver import HoldfastSaver
 from .actions import Action, Work
 from .asking import PREFIX, Answer, Asking, resolved
 from .envelope import sealed
+from .written import digest, told
 
 T = TypeVar("T")
 Reconcile = Callable[[Mapping[str, Any]], Any]
@@ -38,9 +31,7 @@ Reconcile = Callable[[Mapping[str, Any]], Any]
 OnDoubt = Literal["ask", "retry", "idempotent"] | Reconcile
 """What to do about a call that was begun by a worker that is gone: let a person say what became of it, make it again
 (it is harmless), make it again with the same idempotency key, or ask the outside world."""
-_DATA: Final = (int, float, Enum, date, dt_time, timedelta, Decimal, UUID, PurePath)
 _ATTEMPTS: Final = 4096
-_TEXT: Final = 2000
 _key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
 
 
@@ -326,45 +317,3 @@ async def _maybe_awaited(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:
     if inspect.isawaitable(found):
         found = await found
     return found
-
-
-def digest(value: Any) -> bytes:
-    """Of a value: the same in another process, and another one for another value, as far as it is data."""
-    return hashlib.blake2b(_written(value).encode(), digest_size=16).digest()
-
-
-def _written(value: Any) -> str:
-    items: Any = value
-    if value is None or type(value) in (str, int, float, bool):
-        return json.dumps(items)
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(sorted(f'{_written(key)}: {_written(item)}' for key, item in items.items()))}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_written, items))}]"
-    if isinstance(value, (set, frozenset)):
-        return f"<{', '.join(sorted(map(_written, items)))}>"
-    kind = f"{type(items).__module__}.{type(items).__qualname__}"
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return f"{kind} {bytes(items).hex()}"
-    if callable(dump := getattr(items, "model_dump", None)):
-        return f"{kind} {_written(dump())}"
-    if is_dataclass(items) and not isinstance(items, type):
-        return f"{kind} {_written({one.name: getattr(items, one.name) for one in fields(items)})}"
-    if isinstance(value, (str, *_DATA)):
-        return f"{kind} {json.dumps(str(items))}"
-    return kind  # what it holds is not known; its text may hold an address
-
-
-def told(value: Any) -> Any:
-    """A value as JSON that Postgres takes, long texts cut."""
-    if isinstance(value, str):
-        text = value if len(value) <= _TEXT else f"{value[:_TEXT]}… ({len(value)} characters)"
-        return text.replace("\0", "").encode("utf-8", "replace").decode()
-    items: Any = value
-    if isinstance(value, Mapping):
-        return {str(told(str(key))): told(item) for key, item in items.items()}
-    if isinstance(value, (list, tuple)):
-        return [told(item) for item in items[:100]]
-    if value is None or isinstance(value, (bool, int)):
-        return items
-    return told(str(items))

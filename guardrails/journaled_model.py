@@ -15,8 +15,9 @@ from langchain_core.tools import BaseTool
 
 from ..checkpointing.journal import Claim
 from .actions import Action, Work, acarry_out, carry_out
-from .effects import Call, Codec, begun, digest, ended, made, placed, settled, told
+from .effects import Call, Codec, begun, ended, made, placed, settled
 from .envelope import opened, sealed
+from .written import digest, told
 
 
 class JournaledModel(BaseChatModel):

@@ -16,10 +16,11 @@ from langgraph.types import Command
 
 from .actions import Action, ToItsEnd, acarry_out, carry_out
 from .asking import VERDICT, verdict_of
-from .effects import Call, Codec, OnDoubt, placed, told
+from .effects import Call, Codec, OnDoubt, placed
 from .envelope import opened, sealed
 from .journaled_model import JournaledModel
 from .stops import stopping
+from .written import told
 
 ToolResult = ToolMessage | Command[Any] | list[ToolMessage | Command[Any]]
 ON_DOUBT: Final = "on_doubt"

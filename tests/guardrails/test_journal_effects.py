@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 import pytest
 from langchain_core.tools import StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -270,6 +271,32 @@ def test_the_same_twice_is_two(db: Database) -> None:
     both(runner, None, "sync")
     assert outside.done == ["a", "a"]
     assert runs == [[(1,), (2,)]] * 2
+
+
+def test_a_copied_thread_has_the_record(db: Database) -> None:
+    """What was done is not done again in a copy, and what is in doubt is in doubt there too."""
+    outside = Outside()
+    once, _ = outside.functions()
+
+    def node(state: MessagesState) -> Any:
+        once("a")
+        once("b")
+        return {}
+
+    runner = node_graph(db.saver, node)
+    outside.fail += [Crash(), NotDone()]
+    with pytest.raises(NotDone):
+        both(runner, BEGIN, "sync")
+    crashed(runner, None)
+    both(runner, None, "sync")
+    answered(runner, "sync", lambda effect: {"verdict": "did not happen"})
+    db.saver.copy_thread("t", "copy")
+    assert outside.done == ["a", "a", "a", "b"]
+    with psycopg.connect(db.uri) as connection:
+        rows = (
+            "SELECT effect_id, on_doubt, state, answers, result FROM holdfast.effects WHERE thread_id = %s ORDER BY 1"
+        )
+        assert connection.execute(rows, ("copy",)).fetchall() == connection.execute(rows, ("t",)).fetchall()
 
 
 def test_odd_arguments(db: Database) -> None:
