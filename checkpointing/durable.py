@@ -84,6 +84,9 @@ class Durable:
             for ns, checkpoint_id in stands_on.items():
                 known = self._known.get((thread_id, ns))
                 if known is None:
+                    # A `@task` stands on the checkpoint of the task that called it, under that task's namespace.
+                    if sum(other == checkpoint_id for other in stands_on.values()) > 1:
+                        continue
                     raise NotResumable(
                         f"calls cannot be journaled in the subgraph {ns.partition(':')[0]!r}: it is compiled with "
                         "checkpointer=False, and after a crash its calls would be made twice; compile it without that"

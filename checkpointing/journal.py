@@ -122,6 +122,7 @@ class Doubt:
     worker: str
     claimed_at: datetime
     task_id: str
+    attempt: int
     answers: Sequence[str]
     """Digests of what persons said of its earlier claims."""
 
@@ -138,6 +139,8 @@ class Said:
     """The digest of a person's answer, by which it is known if it comes again."""
     lease: Lease | None = None
     """Of the run that asked, which may judge its own calls."""
+    attempt: int | None = None
+    """The one that is meant, so that nothing is said of one that was begun since."""
 
 
 SPOKEN: Final = "spoken"
@@ -233,8 +236,21 @@ class Journal:
         def steps() -> Steps[list[Doubt]]:
             rows = yield SQL[query], {"thread": thread_id, "task": task_id}
             return [
-                Doubt(thread, effect_id, kind, name, json.loads(asked), on_doubt, state, worker, since, task, answers)
-                for thread, effect_id, kind, name, asked, on_doubt, state, worker, since, task, answers in rows
+                Doubt(
+                    thread,
+                    effect_id,
+                    kind,
+                    name,
+                    json.loads(asked),
+                    on_doubt,
+                    state,
+                    worker,
+                    since,
+                    task,
+                    attempt,
+                    said,
+                )
+                for thread, effect_id, kind, name, asked, on_doubt, state, worker, since, task, attempt, said in rows
             ]
 
         return await run_again(self._connections, steps)
@@ -251,6 +267,7 @@ class Journal:
             "details": storable({"verdict": said.verdict, "by": said.by}),
             "said": said.answer,
             "epoch": said.lease.epoch if said.lease is not None else None,
+            "attempt": said.attempt,
         }
 
         def steps() -> Steps[bool]:

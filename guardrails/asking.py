@@ -9,12 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphInterrupt
 from langgraph.types import interrupt
 
 from ..checkpointing.journal import Doubt, Effect, Journal, Said, Verdict, spoken
 from .actions import Action, Work
 
+PREFIX: Final = "hf-"
+"""Of the ids of effects: LangGraph takes bare hex for its own."""
 _VERDICTS: Final[tuple[Verdict, ...]] = ("happened", "did not happen", "abandoned")
 Answer = tuple[Verdict, tuple[str, bytes] | None, str]
 """A verdict, the result if it happened, and who says so."""
@@ -34,7 +37,23 @@ class Asking:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     waiting: GraphInterrupt | None = None
-    answers: dict[str, Answer] = field(default_factory=dict[str, Answer])
+    answers: dict[str, tuple[Answer, int]] = field(default_factory=dict[str, tuple[Answer, int]])
+    """By effect, with the attempt that is meant."""
+    given: list[Any] | None = None
+    """What persons have said to the task's questions of this kind."""
+
+    def take(self, config: RunnableConfig) -> None:
+        """Take such answers out of those that LangGraph has for the task.
+
+        It gives them in order to whoever asks; a tool that asks something itself would get them once its call is
+        in doubt no more.
+        """
+        with self.lock:
+            if self.given is None:
+                pad = config.get("configurable", {}).get("__pregel_scratchpad")
+                resume: list[Any] = pad.resume if pad is not None else []
+                self.given = [answer for answer in resume if _of_this_kind(answer)]
+                resume[:] = [answer for answer in resume if not _of_this_kind(answer)]
 
     def settle(self, journal: Journal, effect: Effect, running: Callable[[Doubt], bool]) -> Work[None]:
         """Ask about all of the task's calls that nobody is making, and write down what is said of this one.
@@ -57,19 +76,20 @@ class Asking:
                 raise self.waiting
             if effect.effect_id not in self.answers:
                 try:
-                    self.answers |= _answers(doubts)
+                    found = _answers(doubts, self.given or [])
+                    self.answers |= {doubt.effect_id: (found[doubt.effect_id], doubt.attempt) for doubt in doubts}
                 except GraphInterrupt as waiting:
                     self.waiting = waiting
                     raise
         # Those of the others too: they may have been answered for and never come.
-        for effect_id, answer in list(self.answers.items()):
-            yield resolved(journal, replace(effect, effect_id=effect_id), answer)
+        for effect_id, (answer, attempt) in list(self.answers.items()):
+            yield resolved(journal, replace(effect, effect_id=effect_id), answer, attempt)
 
 
-def resolved(journal: Journal, effect: Effect, answer: Answer) -> Action:
+def resolved(journal: Journal, effect: Effect, answer: Answer, attempt: int) -> Action:
     """Write down what is said of a call."""
     verdict, result, by = answer
-    said = Said(verdict, by, result, digest_of(answer), effect.lease)
+    said = Said(verdict, by, result, digest_of(answer), effect.lease, attempt)
     return Action(
         lambda: journal.resolve(effect.thread_id, effect.effect_id, said),
         lambda: journal.aresolve(effect.thread_id, effect.effect_id, said),
@@ -81,7 +101,7 @@ def digest_of(answer: Answer) -> str:
     return hashlib.blake2b(repr(answer).encode(), digest_size=16).hexdigest()
 
 
-def _answers(doubts: Sequence[Doubt]) -> dict[str, Answer]:
+def _answers(doubts: Sequence[Doubt], given: list[Any]) -> dict[str, Answer]:
     """The answers, asked for until they can be understood.
 
     LangGraph gives a task its old answers again, those of a process that was killed too. What was said of an earlier
@@ -104,7 +124,7 @@ def _answers(doubts: Sequence[Doubt]) -> dict[str, Answer]:
         "how": HOW,
     }
     while True:
-        answer = interrupt(question)
+        answer = given.pop(0) if given else interrupt(question)
         try:
             found = understood(answer, list(before))
         except ValueError as wrong:
@@ -116,6 +136,13 @@ def _answers(doubts: Sequence[Doubt]) -> dict[str, Answer]:
         for effect_id in old:
             before[effect_id].remove(digest_of(found[effect_id]))
         question = {**question, "refused": f"this was said before of {', '.join(old)}, which was begun again since"}
+
+
+def _of_this_kind(answer: Any) -> bool:
+    if not isinstance(answer, Mapping) or not answer:
+        return False
+    said = cast("Mapping[str, Any]", answer)
+    return said.get("verdict") in _VERDICTS or all(str(key).startswith(PREFIX) for key in said)
 
 
 def understood(answer: Any, ids: Sequence[str]) -> dict[str, Answer]:

@@ -10,8 +10,9 @@ from typing import Any, ParamSpec, TypeVar, overload
 from ..checkpointing.journal import SPOKEN
 from .actions import Action, acarry_out, carry_out
 from .asking import verdict_of
-from .effects import Call, Codec, OnDoubt, digest, made, placed
+from .effects import Call, Codec, OnDoubt, made, placed
 from .envelope import opened, sealed
+from .written import digest
 
 P = ParamSpec("P")
 R = TypeVar("R")

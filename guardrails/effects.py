@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
-import json
 import logging
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
@@ -25,9 +23,10 @@ from ..checkpointing.journal import Claim, Doubt, Effect, Journal, Kind, Settlem
 from ..checkpointing.leases import correlation_of, run_control
 from ..checkpointing.saver import HoldfastSaver
 from .actions import Action, Work
-from .asking import Answer, Asking, resolved
+from .asking import PREFIX, Answer, Asking, resolved
 from .envelope import sealed
 from .tracing import facts, logged, traced
+from .written import digest, told
 
 T = TypeVar("T")
 Reconcile = Callable[[Mapping[str, Any]], Any]
@@ -36,7 +35,6 @@ OnDoubt = Literal["ask", "retry", "idempotent"] | Reconcile
 """What to do about a call that was begun by a worker that is gone: let a person say what became of it, make it again
 (it is harmless), make it again with the same idempotency key, or ask the outside world."""
 _ATTEMPTS: Final = 4096
-_TEXT: Final = 2000
 _key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
 
 
@@ -163,7 +161,7 @@ def placed(
         raise LeaseLost(info.thread_id)  # its run has ended, and this is what was left of it
     effect = Effect(
         thread_id=info.thread_id,
-        effect_id=f"hf-{digest([info.task_id, kind, identity, nth]).hex()}",  # LangGraph takes bare hex for its own ids
+        effect_id=f"{PREFIX}{digest([info.task_id, kind, identity, nth]).hex()}",
         kind=kind,
         name=name,
         request=digest(request),
@@ -175,7 +173,7 @@ def placed(
         correlation_id=correlation_of(config) or (lease.correlation_id if lease else None),
         run_id=None if info.run_id is None else str(info.run_id),
         lease=lease,
-        on_doubt=on_doubt if isinstance(on_doubt, str) else "reconcile",
+        on_doubt="reconcile" if callable(on_doubt) else on_doubt,
     )
     return Call(saver.journal, saver, config, effect, attempt, on_doubt)
 
@@ -187,6 +185,7 @@ def begun(call: Call) -> Work[Claim]:
         GraphInterrupt: a person has to say what became of it.
     """
     journal, effect = call.journal, call.effect
+    call.attempt.asking.take(call.config)
     yield Action(lambda: journal.durable.wait(call.config), lambda: journal.durable.await_(call.config))
     key = (effect.thread_id, effect.effect_id)
     while (other := _running.get(key)) is not None:
@@ -196,7 +195,7 @@ def begun(call: Call) -> Work[Claim]:
     while claim.outcome == "in_doubt":
         logged(logging.WARNING, "was begun before, and nobody knows what became of it", effect)
         if callable(call.on_doubt):
-            yield from _reconciled(call, call.on_doubt)
+            yield from _reconciled(call, claim, call.on_doubt)
         else:
             yield from call.attempt.asking.settle(journal, effect, _under_way)
         claim = yield _claim(journal, effect, False)
@@ -305,14 +304,26 @@ def _until(other: Future[None]) -> Action:
     return Action(other.result, lambda: asyncio.shield(asyncio.wrap_future(other)))
 
 
-def _reconciled(call: Call, reconcile: Reconcile) -> Work[None]:
+def _reconciled(call: Call, claim: Claim, reconcile: Reconcile) -> Work[None]:
     effect = call.effect
-    found = yield Action(lambda: reconcile(effect.asked), lambda: _maybe_awaited(reconcile, effect.asked))
+    found = yield Action(lambda: _waited_for(reconcile, effect.asked), lambda: _maybe_awaited(reconcile, effect.asked))
     if found is DID_NOT_HAPPEN:
         answer: Answer = ("did not happen", None, "reconcile")
     else:
         answer = ("happened", sealed(effect.name, found, call.saver.serializer), "reconcile")
-    yield resolved(call.journal, effect, answer)
+    yield resolved(call.journal, effect, answer, claim.attempt)
+
+
+def _waited_for(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:
+    found = reconcile(asked)
+    if not inspect.isawaitable(found):
+        return found
+
+    async def wait() -> Any:
+        return await found
+
+    with ThreadPoolExecutor(1) as pool:  # a loop may be running in this thread
+        return pool.submit(asyncio.run, wait()).result()
 
 
 async def _maybe_awaited(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:
@@ -320,31 +331,3 @@ async def _maybe_awaited(reconcile: Reconcile, asked: Mapping[str, Any]) -> Any:
     if inspect.isawaitable(found):
         found = await found
     return found
-
-
-def digest(value: Any) -> bytes:
-    text = json.dumps(value, sort_keys=True, default=_named, ensure_ascii=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-def _named(value: Any) -> str:
-    """Something that JSON does not know, without an address: it has to be the same in another process."""
-    if isinstance(value, bytes):
-        return value.hex()
-    dump = getattr(value, "model_dump_json", None)
-    return str(dump()) if callable(dump) else f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def told(value: Any) -> Any:
-    """A value as JSON that Postgres takes, long texts cut."""
-    if isinstance(value, str):
-        text = value if len(value) <= _TEXT else f"{value[:_TEXT]}… ({len(value)} characters)"
-        return text.replace("\0", "").encode("utf-8", "replace").decode()
-    items: Any = value
-    if isinstance(value, Mapping):
-        return {str(told(str(key))): told(item) for key, item in items.items()}
-    if isinstance(value, (list, tuple)):
-        return [told(item) for item in items[:100]]
-    if value is None or isinstance(value, (bool, int)):
-        return items
-    return told(str(items))

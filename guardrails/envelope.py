@@ -70,7 +70,10 @@ def _unpacked(packed: list[Any]) -> Any:
     kind, *rest = packed
     if kind == "command":
         given = {name: _unpacked(item) for name, item in rest[0]}
-        return Command[Any](**given)
+        if given["graph"] == Command.PARENT:
+            given["graph"] = Command.PARENT  # LangGraph compares by identity
+        found: Command[Any] = Command(**given)  # Command[Any](…) sets an attribute that it has no slot for
+        return found
     if kind == "send":
         return Send(rest[0], _unpacked(rest[1]))
     if kind == "tuple":

@@ -16,9 +16,10 @@ from langchain_core.tools import BaseTool
 
 from ..checkpointing.journal import Claim
 from .actions import Action, Work, acarry_out, carry_out
-from .effects import Call, Codec, begun, digest, ended, made, placed, settled, told
+from .effects import Call, Codec, begun, ended, made, placed, settled
 from .envelope import opened, sealed
 from .tracing import facts, traced
+from .written import digest, told
 
 
 class JournaledModel(BaseChatModel):
@@ -102,6 +103,7 @@ class JournaledModel(BaseChatModel):
         try:
             for chunk in self.inner._stream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
                 yield stream.took(chunk)
+            yield from stream.last()
             carry_out(stream.whole(claim))
         except Exception as error:
             carry_out(stream.broken(claim, error))
@@ -130,6 +132,8 @@ class JournaledModel(BaseChatModel):
         try:
             async for chunk in self.inner._astream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
                 yield stream.took(chunk)
+            for chunk in stream.last():
+                yield chunk
             await acarry_out(stream.whole(claim))
         except Exception as error:
             await acarry_out(stream.broken(claim, error))
@@ -207,6 +211,15 @@ class _Stream:
             chunk.message.id = _id(self.call, 0)
         self._sum = chunk if self._sum is None else self._sum + chunk
         return chunk
+
+    def last(self) -> Iterator[ChatGenerationChunk]:
+        """The end of the stream, if it has none: LangChain would add one, with another id."""
+        said = None if self._sum is None else self._sum.message
+        if isinstance(said, AIMessageChunk) and said.chunk_position is None:
+            content: str | list[str | dict[Any, Any]] = [] if isinstance(said.content, list) else ""
+            end = AIMessageChunk(content=content, id=said.id)
+            end.chunk_position = "last"
+            yield self.took(ChatGenerationChunk(message=end))
 
     def whole(self, claim: Claim) -> Work[None]:
         if self._sum is None:  # what came is no answer, and is not to come again from the record

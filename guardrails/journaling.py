@@ -17,11 +17,12 @@ from langgraph.types import Command
 from ..checkpointing.journal import SPOKEN
 from .actions import Action, ToItsEnd, acarry_out, carry_out
 from .asking import verdict_of
-from .effects import Call, Codec, OnDoubt, placed, told
+from .effects import Call, Codec, OnDoubt, placed
 from .envelope import opened, sealed
 from .journaled_model import JournaledModel
 from .stops import stopping
 from .tracing import traced
+from .written import told
 
 ToolResult = ToolMessage | Command[Any] | list[ToolMessage | Command[Any]]
 ON_DOUBT: Final = "on_doubt"

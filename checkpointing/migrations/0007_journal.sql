@@ -164,7 +164,7 @@ $$;
 -- What a person, or the outside world, says of a call whose outcome is unknown: false if it is not.
 CREATE FUNCTION holdfast.resolve(
     thread text, effect text, given_state text, given_type text, given_result bytea, actor text, details jsonb,
-    said text, own_epoch bigint
+    said text, own_epoch bigint, attempt integer
 ) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -172,6 +172,7 @@ DECLARE
 BEGIN
     SELECT * INTO kept FROM holdfast.effects AS e
     WHERE e.thread_id = thread AND e.effect_id = effect AND e.state IN ('claimed', 'raised')
+        AND (attempt IS NULL OR e.attempts = attempt) -- it may have been begun again since
     FOR UPDATE;
     IF NOT FOUND OR (
         kept.state = 'claimed' AND kept.epoch IS DISTINCT FROM own_epoch AND holdfast.under_way(thread, kept.epoch)

@@ -28,19 +28,20 @@ ORDER BY g.n;
 
 -- name: resolve
 SELECT holdfast.resolve(
-    %(thread)s, %(effect)s, %(state)s, %(type)s, %(result)s, %(actor)s, %(details)s::jsonb, %(said)s, %(epoch)s
+    %(thread)s, %(effect)s, %(state)s, %(type)s, %(result)s, %(actor)s, %(details)s::jsonb, %(said)s, %(epoch)s,
+    %(attempt)s::int
 );
 
 -- name: begun
 -- The calls of a task that were begun and have no end, those that are being made among them.
-SELECT thread_id, effect_id, kind, name, asked::text, on_doubt, state, worker, claimed_at, task_id, answers
+SELECT thread_id, effect_id, kind, name, asked::text, on_doubt, state, worker, claimed_at, task_id, attempts, answers
 FROM holdfast.effects
 WHERE thread_id = %(thread)s AND task_id = %(task)s AND state IN ('claimed', 'raised')
 ORDER BY claimed_at, effect_id;
 
 -- name: doubts
 -- The calls whose outcome nobody will find out by waiting.
-SELECT thread_id, effect_id, kind, name, asked::text, on_doubt, state, worker, claimed_at, task_id, answers
+SELECT thread_id, effect_id, kind, name, asked::text, on_doubt, state, worker, claimed_at, task_id, attempts, answers
 FROM holdfast.effects
 WHERE (%(thread)s::text IS NULL OR thread_id = %(thread)s) AND (
     state = 'raised' OR (state = 'claimed' AND NOT holdfast.under_way(thread_id, epoch))

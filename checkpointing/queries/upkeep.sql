@@ -107,12 +107,12 @@ FROM holdfast.heads WHERE thread_id = %(source)s;
 
 -- name: copy_effects
 INSERT INTO holdfast.effects (
-    thread_id, effect_id, kind, name, request, asked, state, token, attempts, worker, epoch, checkpoint_ns, task_id,
-    node, step, correlation_id, run_id, type, result, claimed_at, settled_at
+    thread_id, effect_id, kind, name, request, asked, on_doubt, state, token, attempts, worker, epoch, checkpoint_ns,
+    task_id, node, step, correlation_id, run_id, answers, type, result, claimed_at, settled_at
 )
 SELECT
-    %(target)s, effect_id, kind, name, request, asked, state, token, attempts, worker, epoch, checkpoint_ns, task_id,
-    node, step, correlation_id, run_id, type, result, claimed_at, settled_at
+    %(target)s, effect_id, kind, name, request, asked, on_doubt, state, token, attempts, worker, epoch, checkpoint_ns,
+    task_id, node, step, correlation_id, run_id, answers, type, result, claimed_at, settled_at
 FROM holdfast.effects WHERE thread_id = %(source)s;
 
 -- name: checkpoints

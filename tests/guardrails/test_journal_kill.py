@@ -40,7 +40,7 @@ class Job(NamedTuple):
     mode: str
     durability: str
     point: str
-    count: int
+    nth: int
     again: str = ""
     """Where the process that goes on is killed, before a third one goes on."""
 
@@ -119,7 +119,7 @@ def kill_all(uri: str, folder: Path, killed: Sequence[Job]) -> dict[Job, Killed]
             ]
         )
 
-    codes = run(killed, lambda job: {"point": job.point, "count": str(job.count)})
+    codes = run(killed, lambda job: {"point": job.point, "count": str(job.nth)})
     logs, effects = {job: zygote.noted(threads[job]) for job in killed}, effects_of(uri)
     twice = [job for job in killed if job.again]
     assert {-signal.SIGKILL} >= {*run(twice, lambda job: {"point": job.again, "settled": "bc"})}
@@ -174,9 +174,13 @@ def doubts(uri: str) -> dict[str, set[str]]:
     return found
 
 
+def unrecorded(kind: str, what: str, key: str | None) -> None:
+    """Nothing is done here."""
+
+
 def messages(db: Database, kind: str, thread: str) -> list[Any]:
     """The messages at the end of a thread."""
-    runner = graph(kind, db.saver, lambda *_: None, Strikes())
+    runner = graph(kind, db.saver, unrecorded, Strikes())
     state = runner.get_state({"configurable": {"thread_id": thread}})
     assert state.next == ()
     found: list[Any] = state.values["messages"]
