@@ -195,7 +195,7 @@ def test_a_verdict_is_of_one_attempt(db: Database) -> None:
     db.journal.claim(effect("t", "pay"))
     (doubt,) = db.journal.doubts("t")
     claim = db.journal.claim(effect("t", "pay"), again=True)
-    assert not db.journal.resolve("t", "hf-pay", "did not happen", by="a person", attempt=doubt.attempt)
+    assert not db.journal.resolve("t", "hf-pay", Said("did not happen", "a person", attempt=doubt.attempt))
     db.journal.settle(Settlement(claim=claim, state="completed", result=result("paid")))
 
 
