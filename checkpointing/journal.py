@@ -26,8 +26,6 @@ Kind = Literal["model", "tool", "effect"]
 State = Literal["completed", "failed", "raised", "suspended"]
 OnDoubt = Literal["ask", "retry", "idempotent", "reconcile"]
 Verdict = Literal["happened", "did not happen", "abandoned"]
-_PROCESS: Final = uuid.uuid4().hex
-_numbers: Final = itertools.count(1)
 _EVENTS: Final = {"completed": "completed", "failed": "failed", "raised": "failed", "suspended": "suspended"}
 _STATES: Final[dict[Verdict, str]] = {
     "happened": "completed",
@@ -172,6 +170,9 @@ class Journal:
     ) -> None:
         self.durable: Final = durable
         self.leases: Final = leases
+        # Of this very journal: processes that are forked from one have what it drew before in common.
+        self._name = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
         self._bridge = bridge
         self._connections = connections
         self._grouped = Grouped(
@@ -186,13 +187,16 @@ class Journal:
             LeaseLost: another worker runs the thread now.
             DatabaseUnavailable: the database is lost; the call must not be made.
         """
-        asked = _Asked(effect, again)
+        asked = self._asked(effect, again)
         return _claimed(asked, self._grouped.ask("claim", asked))
 
     async def aclaim(self, effect: Effect, *, again: bool = False) -> Claim:
         """`claim` on any asyncio loop."""
-        asked = _Asked(effect, again)
+        asked = self._asked(effect, again)
         return _claimed(asked, await self._grouped.aask("claim", asked))
+
+    def _asked(self, effect: Effect, again: bool) -> _Asked:
+        return _Asked(effect, again, f"{self._name}-{next(self._numbers)}")
 
     def settle(self, settlement: Settlement) -> None:
         """Write down what became of a call; if this fails, its outcome is unknown.
@@ -281,7 +285,7 @@ class Journal:
 class _Asked:
     effect: Effect
     again: bool
-    token: str = field(default_factory=lambda: f"{_PROCESS}-{next(_numbers)}")
+    token: str
 
 
 def _claims(asked: Sequence[_Asked]) -> Mapping[str, Any]:

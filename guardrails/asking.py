@@ -55,14 +55,27 @@ class Asking:
                 self.given = [answer for answer in resume if _of_this_kind(answer)]
                 resume[:] = [answer for answer in resume if not _of_this_kind(answer)]
 
-    def settle(self, journal: Journal, effect: Effect, running: Callable[[Doubt], bool]) -> Work[None]:
+    def settle(
+        self,
+        journal: Journal,
+        effect: Effect,
+        running: Callable[[Doubt], bool],
+        no_claims: Callable[[str], Work[None]],
+    ) -> Work[None]:
         """Ask about all of the task's calls that nobody is making, and write down what is said of this one.
 
         Raises:
             GraphInterrupt: nobody has answered yet.
         """
         place = (effect.thread_id, effect.task_id)
-        doubts: list[Doubt] = yield Action(lambda: journal.begun(*place), lambda: journal.abegun(*place))
+        listed = Action(lambda: journal.begun(*place), lambda: journal.abegun(*place))
+        doubts: list[Doubt] = yield listed
+        # What looks in doubt may have been begun beside us just now: then it is known as running, or ends.
+        yield from no_claims(effect.thread_id)
+        begun = {doubt.effect_id for doubt in doubts if running(doubt)}
+        before = {(doubt.effect_id, doubt.attempt) for doubt in doubts if doubt.effect_id not in begun}
+        doubts = yield listed
+        doubts = [doubt for doubt in doubts if (doubt.effect_id, doubt.attempt) in before]
         if not any(doubt.effect_id == effect.effect_id for doubt in doubts):
             return  # somebody has said it meanwhile
         # Others may be in doubt that are simply made again when their turn comes.

@@ -107,6 +107,8 @@ class _Attempts:
 _attempts: Final = _Attempts()
 _running: Final[dict[tuple[str, str], Future[None]]] = {}
 """Calls that this process is making: one that is executed again meanwhile waits for its end."""
+_claiming: Final[dict[tuple[str, str], Future[None]]] = {}
+"""Calls whose claim is not answered yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,21 +193,41 @@ def begun(call: Call) -> Work[Claim]:
     while (other := _running.get(key)) is not None:
         yield _until(other)
     again = call.on_doubt in ("retry", "idempotent")
-    claim: Claim = yield _claim(journal, effect, again)
+    claim = yield from _claimed(call, again)
     while claim.outcome == "in_doubt":
         logged(logging.WARNING, "was begun before, and nobody knows what became of it", effect)
         if callable(call.on_doubt):
             yield from _reconciled(call, claim, call.on_doubt)
         else:
-            yield from call.attempt.asking.settle(journal, effect, _under_way)
-        claim = yield _claim(journal, effect, False)
+            yield from call.attempt.asking.settle(journal, effect, _under_way, _no_claims)
+        claim = yield from _claimed(call, False)
     if claim.outcome != "claimed":
         logged(logging.INFO, "was answered from the record", effect)
-    else:
-        if effect.lease is not None:
-            effect.lease.check()
-        _running[key] = Future()
     return claim
+
+
+def _claimed(call: Call, again: bool) -> Work[Claim]:
+    effect = call.effect
+    key, answered = (effect.thread_id, effect.effect_id), Future[None]()
+    _claiming[key] = answered
+    try:
+        claim: Claim = yield _claim(call.journal, effect, again)
+        if claim.outcome == "claimed":
+            if effect.lease is not None:
+                effect.lease.check()
+            _running[key] = Future()
+        return claim
+    finally:
+        if _claiming.get(key) is answered:
+            del _claiming[key]
+        answered.set_result(None)
+
+
+def _no_claims(thread_id: str) -> Work[None]:
+    """Wait until all claims that are under way in a thread are known here as running, or in doubt."""
+    for (of, _), answered in list(_claiming.items()):
+        if of == thread_id:
+            yield _until(answered)
 
 
 def ended(claim: Claim) -> None:

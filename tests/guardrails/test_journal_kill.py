@@ -249,8 +249,12 @@ def check(job: Job, found: Killed, undisturbed: Killed) -> None:
     for number in (1, 5):
         assert found.outside["model", str(number)] in ({1} if number in answered else {1, 2})
     assert [found.outside[call] for call in CALLS] == [1, 1, 1]
-    assert found.asked == found.unsettled("charge")
-    assert found.doubted == found.unsettled("charge", "tell")
+    # LangGraph's own tool node gathers a turn's calls: one that asks cancels the coroutines beside it, which are then
+    # in doubt themselves. Nowhere else is anything in doubt that was not begun by the process that was killed.
+    gathered = (job.graph, job.mode) == ("stock", "async")
+    cancelled = found.ended.keys() - found.effects.keys() if gathered else set[str]()
+    assert found.unsettled("charge") <= found.asked <= found.unsettled("charge") | cancelled
+    assert found.unsettled("charge", "tell") <= found.doubted <= found.unsettled("charge", "tell") | cancelled
     assert {one.state for one in found.ended.values()} == {"completed"}
     assert len(found.ended) == 2 + len(CALLS)
     assert found.messages == undisturbed.messages
