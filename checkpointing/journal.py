@@ -232,6 +232,13 @@ class Journal:
     async def aresolve(self, thread_id: str, effect_id: str, said: Said) -> bool:
         return await self._bridge.acall_to_end(self._resolve, thread_id, effect_id, said)
 
+    def refuse(self, effect: Effect, why: str) -> bool:
+        """Have a completed call made again on the next execution, as its result was of no use; false if it is not."""
+        return self._bridge.call(self._refuse, effect, why)
+
+    async def arefuse(self, effect: Effect, why: str) -> bool:
+        return await self._bridge.acall_to_end(self._refuse, effect, why)
+
     def close(self) -> None:
         """Write what is waiting, and end the journal's thread."""
         self._grouped.close()
@@ -276,6 +283,20 @@ class Journal:
 
         def steps() -> Steps[bool]:
             ((done,),) = yield SQL["resolve"], parameters
+            return cast("bool", done)
+
+        return await run_again(self._connections, steps)
+
+    async def _refuse(self, effect: Effect, why: str) -> bool:
+        parameters = {
+            "thread": effect.thread_id,
+            "effect": effect.effect_id,
+            "epoch": effect.lease.epoch if effect.lease is not None else None,
+            "details": storable({"why": why}),
+        }
+
+        def steps() -> Steps[bool]:
+            ((done,),) = yield SQL["refuse"], parameters
             return cast("bool", done)
 
         return await run_again(self._connections, steps)

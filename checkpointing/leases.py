@@ -107,6 +107,8 @@ class Leases:
     connections: Connections
     ttl: timedelta = LEASE_TTL
     worker: str = field(init=False, default_factory=new_worker)
+    owner: object = field(default=None, repr=False)
+    """The saver whose runs hold them."""
     _pulse: Pulse = field(init=False, default_factory=Pulse)
     _running: dict[str, Lease] = field(init=False, default_factory=dict[str, Lease])
     """By thread: who runs it in this process."""
@@ -149,6 +151,7 @@ class Leases:
             run_id=str(run) if run is not None else None,
         )
         self._running[thread_id] = self._by_run[thread_id, id(control)] = lease
+        _owners[thread_id, id(control)] = self
         taking = asyncio.ensure_future(self._take(lease))
         if run is not None:
             if is_async:
@@ -190,6 +193,7 @@ class Leases:
     def _drop(self, lease: Lease) -> None:
         lease.ended = True
         self._by_run.pop((lease.thread_id, id(lease.control)), None)
+        _owners.pop((lease.thread_id, id(lease.control)), None)
         if self._running.get(lease.thread_id) is lease:
             del self._running[lease.thread_id]
 
@@ -299,6 +303,16 @@ class Leases:
 def run_control(config: RunnableConfig) -> object | None:
     """What tells the runs apart: LangGraph's one `RunControl` of each; none where nothing runs."""
     return getattr(settings_of(config).get(_RUNTIME), "control", None)
+
+
+_owners: Final[dict[tuple[str, int], Leases]] = {}
+"""By thread and run: who holds its lease, in this process."""
+
+
+def owner_of(config: RunnableConfig) -> object | None:
+    """The saver that saves the run that a config belongs to: a LangGraph server hands its runs a wrapper of it."""
+    held = _owners.get((str(settings_of(config).get("thread_id")), id(run_control(config))))
+    return held.owner if held is not None else None
 
 
 def correlation_of(config: RunnableConfig) -> str | None:

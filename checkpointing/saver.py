@@ -157,7 +157,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._connections = connections
         self._policy = policy
         self._memory = Memory()
-        self.leases = Leases(bridge, connections, lease_ttl)
+        self.leases = Leases(bridge, connections, lease_ttl, owner=self)
         self._durable = Durable()
         self._committer = Committer(commits, self._memory, self.leases, self._durable, bridge.check)
         self.journal = Journal(bridge, connections, journal, self._durable, self.leases)

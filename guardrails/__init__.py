@@ -5,7 +5,8 @@ from .audience import AudienceTransformer, avisible_stream, visible_stream, visi
 from .effect import effect
 from .effects import DID_NOT_HAPPEN, CallAbandoned, JournalNeedsSaver, NotDone, OnDoubt, idempotency_key
 from .envelope import ResultNotKept
-from .journaling import JournalMiddleware, journaled
+from .journaled_model import journaled
+from .journaling import JournalMiddleware
 from .model_errors import MalformedAnswer, ModelCallFailed, ModelErrorMiddleware, is_transient
 from .quotes import Located, locate, quoted_spans
 

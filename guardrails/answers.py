@@ -14,6 +14,7 @@ from langchain_core.runnables.config import run_in_executor
 from pydantic import ValidationError
 
 from ..checkpointing.errors import HoldfastError
+from .effects import refusal
 from .model_errors import MalformedAnswer, brief
 
 Check = Callable[[Mapping[str, Any], Any], None]
@@ -35,8 +36,9 @@ class AnswerMiddleware(AgentMiddleware[Any, Any, Any]):
     """Lets through tool calls, and typed answers that pass `check`.
 
     It lies around the model call, not behind it: an answer that is refused for good fails the
-    model's own step, so that nothing of it is saved and a resumed run asks the model again. A check
-    behind the agent would find the same saved answer at every resume.
+    model's own step, so that nothing of it is saved and a resumed run asks the model again (a journaled
+    answer that was refused last is not answered from the record). A check behind the agent would find the
+    same saved answer at every resume.
     """
 
     def __init__(self, check: Check | None = None, *, attempts: int = 3) -> None:
@@ -58,6 +60,8 @@ class AnswerMiddleware(AgentMiddleware[Any, Any, Any]):
                 response, complaint = None, _unparsed(error)
             if complaint is None and response is not None:
                 return response
+            if attempt == self.attempts and (refused := refusal(_why(complaint))) is not None:
+                refused.now()
             request = self._again(request, complaint, attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -75,6 +79,8 @@ class AnswerMiddleware(AgentMiddleware[Any, Any, Any]):
                 response, complaint = None, _unparsed(error)
             if complaint is None and response is not None:
                 return response
+            if attempt == self.attempts and (refused := refusal(_why(complaint))) is not None:
+                await refused.soon()
             request = self._again(request, complaint, attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -94,6 +100,10 @@ class AnswerMiddleware(AgentMiddleware[Any, Any, Any]):
             raise complaint.error
         said: list[AnyMessage] = [*request.messages, *_answered(complaint.said)]  # type: ignore[list-item]  # AnyMessage is BaseMessage's closed union
         return request.override(messages=said)
+
+
+def _why(complaint: Complaint | None) -> str:
+    return str(complaint.error) if complaint is not None else ""
 
 
 def shape_complaint(result: Sequence[BaseMessage]) -> Complaint | None:

@@ -20,7 +20,7 @@ from langgraph.errors import GraphBubbleUp
 
 from ..checkpointing.errors import HoldfastError, LeaseLost
 from ..checkpointing.journal import Claim, Doubt, Effect, Journal, Kind, Settlement, State
-from ..checkpointing.leases import correlation_of, run_control
+from ..checkpointing.leases import correlation_of, owner_of, run_control
 from ..checkpointing.saver import HoldfastSaver
 from .actions import Action, Work
 from .asking import PREFIX, Answer, Asking, resolved
@@ -83,6 +83,8 @@ class Attempt:
 
     counts: Counter[str] = field(default_factory=Counter[str])
     asking: Asking = field(default_factory=Asking)
+    answered: Call | None = None
+    """The model call that was made last."""
 
 
 class _Attempts:
@@ -91,6 +93,10 @@ class _Attempts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._attempts: OrderedDict[tuple[Any, ...], Attempt] = OrderedDict()
+
+    def find(self, key: tuple[Any, ...]) -> Attempt | None:
+        """One that has made calls."""
+        return self._attempts.get(key)
 
     def nth(self, key: tuple[Any, ...], call: str) -> tuple[int, Attempt]:
         """How many calls like this one the attempt has made before."""
@@ -151,12 +157,12 @@ def placed(
     config = config or get_config()
     settings = config.get("configurable", {})
     saver, runtime = settings.get("__pregel_checkpointer"), settings.get("__pregel_runtime")
+    if not isinstance(saver, HoldfastSaver):
+        saver = owner_of(config)
     info = getattr(runtime, "execution_info", None)
     if not isinstance(saver, HoldfastSaver) or info is None or info.thread_id is None:
         raise JournalNeedsSaver
-    nth, attempt = _attempts.nth(
-        (info.thread_id, info.task_id, info.node_first_attempt_time, info.node_attempt), f"{kind} {identity}"
-    )
+    nth, attempt = _attempts.nth(_attempt_key(info), f"{kind} {identity}")
     metadata: Mapping[str, Any] = config.get("metadata") or {}
     lease = saver.leases.of(config)
     if lease is None and run_control(config) is not None:
@@ -177,7 +183,31 @@ def placed(
         lease=lease,
         on_doubt="reconcile" if callable(on_doubt) else on_doubt,
     )
-    return Call(saver.journal, saver, config, effect, attempt, on_doubt)
+    call = Call(saver.journal, saver, config, effect, attempt, on_doubt)
+    if kind == "model":
+        attempt.answered = call
+    return call
+
+
+def _attempt_key(info: Any) -> tuple[Any, ...]:
+    return (info.thread_id, info.task_id, info.node_first_attempt_time, info.node_attempt)
+
+
+def refusal(why: str) -> Action | None:
+    """Have the running task's newest model call made again on the next execution: its answer was of no use.
+
+    For who judges answers and gives up: from the record would come the same answer for ever. None where calls
+    are not journaled.
+    """
+    try:
+        info = getattr(get_config().get("configurable", {}).get("__pregel_runtime"), "execution_info", None)
+    except RuntimeError:  # no graph is running
+        return None
+    attempt = _attempts.find(_attempt_key(info)) if info is not None else None
+    if attempt is None or attempt.answered is None:
+        return None
+    journal, effect = attempt.answered.journal, attempt.answered.effect
+    return Action(lambda: journal.refuse(effect, why), lambda: journal.arefuse(effect, why))
 
 
 def begun(call: Call) -> Work[Claim]:

@@ -84,63 +84,6 @@ class JournaledModel(BaseChatModel):
         result: ChatResult = await acarry_out(made(call, Action(_never, act), _Answers(run_manager)))
         return result
 
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        if type(self.inner)._stream is BaseChatModel._stream:  # pyright: ignore[reportPrivateUsage]
-            yield from _chunks(self._generate(messages, stop, run_manager, **kwargs))
-            return
-        stream = _Stream(self._placed(messages, stop, kwargs))
-        claim = carry_out(begun(stream.call))
-        traced(run_manager, stream.facts(claim))
-        if claim.outcome != "claimed":
-            yield from stream.replayed(claim)
-            return
-        try:
-            for chunk in self.inner._stream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
-                yield stream.took(chunk)
-            yield from stream.last()
-            carry_out(stream.whole(claim))
-        except Exception as error:
-            carry_out(stream.broken(claim, error))
-            raise
-        finally:
-            ended(claim)
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        if not _streams(type(self.inner)):
-            for chunk in _chunks(await self._agenerate(messages, stop, run_manager, **kwargs)):
-                yield chunk
-            return
-        stream = _Stream(self._placed(messages, stop, kwargs))
-        claim = await acarry_out(begun(stream.call))
-        traced(run_manager, stream.facts(claim))
-        if claim.outcome != "claimed":
-            for chunk in stream.replayed(claim):
-                yield chunk
-            return
-        try:
-            async for chunk in self.inner._astream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
-                yield stream.took(chunk)
-            for chunk in stream.last():
-                yield chunk
-            await acarry_out(stream.whole(claim))
-        except Exception as error:
-            await acarry_out(stream.broken(claim, error))
-            raise
-        finally:
-            ended(claim)
-
     def _placed(self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Call:
         params = self._get_ls_params(stop)
         name = str(params.get("ls_model_name") or self._llm_type)
@@ -172,6 +115,65 @@ def _said(message: BaseMessage) -> list[Any]:
         getattr(message, "tool_call_id", None),
         getattr(message, "status", None),
     ]
+
+
+class StreamingJournaledModel(JournaledModel):
+    """Around a model that streams; LangChain asks the class whether one does."""
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        if type(self.inner)._stream is BaseChatModel._stream:  # pyright: ignore[reportPrivateUsage]
+            # It streams under asyncio only.
+            for generation in self._generate(messages, stop, run_manager, **kwargs).generations:
+                yield _chunk(generation.message)
+            return
+        stream = _Stream(self._placed(messages, stop, kwargs))
+        claim = carry_out(begun(stream.call))
+        traced(run_manager, stream.facts(claim))
+        if claim.outcome != "claimed":
+            yield from stream.replayed(claim)
+            return
+        try:
+            for chunk in self.inner._stream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
+                yield stream.took(chunk)
+            yield from stream.last()
+            carry_out(stream.whole(claim))
+        except Exception as error:
+            carry_out(stream.broken(claim, error))
+            raise
+        finally:
+            ended(claim)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        stream = _Stream(self._placed(messages, stop, kwargs))
+        claim = await acarry_out(begun(stream.call))
+        traced(run_manager, stream.facts(claim))
+        if claim.outcome != "claimed":
+            for chunk in stream.replayed(claim):
+                yield chunk
+            return
+        try:
+            async for chunk in self.inner._astream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
+                yield stream.took(chunk)
+            for chunk in stream.last():
+                yield chunk
+            await acarry_out(stream.whole(claim))
+        except Exception as error:
+            await acarry_out(stream.broken(claim, error))
+            raise
+        finally:
+            ended(claim)
 
 
 class _Answers(Codec):
@@ -238,16 +240,13 @@ class _Stream:
         yield from map(_chunk, opened(claim.result, self.call.saver.serializer))
 
 
-def _streams(model: type[BaseChatModel]) -> bool:
-    methods = (model._stream, model._astream)  # pyright: ignore[reportPrivateUsage]
-    return methods != (BaseChatModel._stream, BaseChatModel._astream)  # pyright: ignore[reportPrivateUsage]
-
-
-def _chunks(result: ChatResult) -> Iterator[ChatGenerationChunk]:
-    for generation in result.generations:
-        chunk = _chunk(generation.message)
-        chunk.generation_info = generation.generation_info
-        yield chunk
+def journaled(model: BaseChatModel) -> JournaledModel:
+    """A model whose calls are made once, for a node that calls it itself."""
+    if isinstance(model, JournaledModel):
+        return model
+    methods = (type(model)._stream, type(model)._astream)  # pyright: ignore[reportPrivateUsage]
+    streams = methods != (BaseChatModel._stream, BaseChatModel._astream)  # pyright: ignore[reportPrivateUsage]
+    return StreamingJournaledModel(inner=model) if streams else JournaledModel(inner=model)
 
 
 def _chunk(message: BaseMessage) -> ChatGenerationChunk:

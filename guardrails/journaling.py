@@ -8,7 +8,6 @@ from typing import Any, Final, cast
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
@@ -19,7 +18,7 @@ from .actions import Action, ToItsEnd, acarry_out, carry_out
 from .asking import verdict_of
 from .effects import Call, Codec, OnDoubt, placed
 from .envelope import opened, sealed
-from .journaled_model import JournaledModel
+from .journaled_model import journaled
 from .stops import stopping
 from .tracing import traced
 from .written import told
@@ -84,11 +83,6 @@ class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
             on_doubt=on_doubt or declared(request.tool),
             config=request.runtime.config,
         )
-
-
-def journaled(model: BaseChatModel) -> JournaledModel:
-    """A model whose calls are made once, for a node that calls it itself."""
-    return model if isinstance(model, JournaledModel) else JournaledModel(model)
 
 
 def declared(tool: BaseTool | None) -> OnDoubt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from langchain_core.language_models import BaseChatModel
 
-from ..guardrails.journaling import journaled
+from ..guardrails.journaled_model import journaled
 
 
 def guarded(model: BaseChatModel) -> BaseChatModel:

@@ -191,3 +191,27 @@ BEGIN
     RETURN true;
 END
 $$;
+
+-- A completed call whose result was found to be of no use: it may be made again. False if it is not completed.
+CREATE FUNCTION holdfast.refuse(thread text, effect text, given_epoch bigint, details jsonb) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    kept holdfast.effects;
+BEGIN
+    IF NOT holdfast.holds(thread, given_epoch) THEN
+        RETURN false;
+    END IF;
+    UPDATE holdfast.effects AS e SET state = 'failed'
+    WHERE e.thread_id = thread AND e.effect_id = effect AND e.state = 'completed'
+    RETURNING * INTO kept;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM holdfast.append_event(
+        thread, kept.correlation_id, kept.run_id, kept.checkpoint_ns, kept.node, kept.step,
+        coalesce(kept.node, kept.worker), kept.kind || '.refused', effect, NULL, NULL, NULL, NULL, 'user_hidden',
+        jsonb_build_object('name', kept.name) || details
+    );
+    RETURN true;
+END
+$$;

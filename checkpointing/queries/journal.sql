@@ -32,6 +32,9 @@ SELECT holdfast.resolve(
     %(attempt)s::int
 );
 
+-- name: refuse
+SELECT holdfast.refuse(%(thread)s, %(effect)s, %(epoch)s, %(details)s::jsonb);
+
 -- name: begun
 -- The calls of a task that were begun and have no end, those that are being made among them.
 SELECT thread_id, effect_id, kind, name, asked::text, on_doubt, state, worker, claimed_at, task_id, attempts, answers

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from holdfast.checkpointing import Database
 from holdfast.checkpointing.durable import NotResumable
-from holdfast.guardrails import JournalMiddleware
+from holdfast.guardrails import AnswerMiddleware, JournalMiddleware, MalformedAnswer
 from holdfast.nodes import guarded
 from tests.support.calls import ON, Crash, both, crashed, lambda_node, node_graph
 from tests.support.scripted import ScriptedModel, calling
@@ -275,3 +275,49 @@ def test_a_call_waits_for_its_checkpoint(db: Database, monkeypatch: pytest.Monke
     runner = node_graph(db.saver, calling_node(model))
     both(runner, BEGIN, "sync", durability="async")
     assert made == [True]
+
+
+class Number(BaseModel):
+    """How many."""
+
+    number: int
+
+
+class Prose(BaseChatModel):
+    """Answers in prose, until it is well."""
+
+    well: bool = False
+    calls: int = 0
+
+    @property
+    def _llm_type(self) -> str:
+        return "prose"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self.bind()
+
+    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any) -> ChatResult:
+        self.calls += 1
+        call: Any = {"name": "Number", "args": {"number": 7}, "id": str(self.calls)}
+        message = AIMessage("", tool_calls=[call]) if self.well else AIMessage(f"about seven ({self.calls})")
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def test_an_answer_that_was_refused_for_good_is_asked_for_again_on_resume(db: Database) -> None:
+    """From the record would come the same answer for ever; what was asked before it is answered from the record."""
+    model = Prose()
+    agent: Any = create_agent(
+        model,
+        response_format=ToolStrategy(Number),
+        middleware=[AnswerMiddleware(attempts=2), JournalMiddleware()],
+        checkpointer=db.saver,
+    )
+    with pytest.raises(MalformedAnswer):
+        agent.invoke({"messages": [("user", "how many?")]}, ON)
+    assert model.calls == 2
+    model.well = True
+    assert agent.invoke(None, ON)["structured_response"] == Number(number=7)
+    assert model.calls == 3
+    kinds = [event.kind for event in db.audit.read(thread_id="t") if event.kind.startswith("model.")]
+    first, again = ["model.called", "model.answered"], ["model.replayed", "model.called", "model.answered"]
+    assert kinds == [*first, *first, "model.refused", *again]
