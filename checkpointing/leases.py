@@ -81,6 +81,8 @@ class Lease:
     """Of all that the run does: as its metadata say, else its own."""
     run_id: str | None = None
     began: float = field(default_factory=time.monotonic)
+    loop: asyncio.AbstractEventLoop | None = None
+    """Where a run of the async API saves its checkpoints."""
     waits: bool = False
     """Whether the run has come to an interrupt."""
     epoch: int = 0
@@ -125,8 +127,8 @@ class Leases:
             return None
         return self._by_run.get((str(settings_of(config).get("thread_id")), id(control)))
 
-    async def acquire(self, config: RunnableConfig, run: UUID | None, *, is_async: bool) -> None:
-        """Take the lease for a run that begins; nothing to do for its subgraphs, and outside of runs.
+    async def acquire(self, config: RunnableConfig, run: UUID | None, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Take the lease for a run that begins, by the async API on `loop`; not for subgraphs, and outside of runs.
 
         Raises:
             ThreadBusy: another worker, or another run of this process, holds it.
@@ -147,11 +149,12 @@ class Leases:
             pulse=self._pulse,
             correlation_id=correlation_of(config) or (str(run) if run is not None else None),
             run_id=str(run) if run is not None else None,
+            loop=loop,
         )
         self._running[thread_id] = self._by_run[thread_id, id(control)] = lease
         taking = asyncio.ensure_future(self._take(lease))
         if run is not None:
-            if is_async:
+            if loop is not None:
                 at_async_end(run, partial(self._aended, lease, taking))
             else:
                 at_end(run, partial(self._ended, lease, taking))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -32,7 +33,7 @@ class JournaledModel(BaseChatModel):
     inner: BaseChatModel
 
     def __init__(self, inner: BaseChatModel, **given: Any) -> None:
-        names = ("rate_limiter", "disable_streaming", "profile", "output_version", "tags", "metadata")
+        names = ("rate_limiter", "disable_streaming", "profile", "output_version", "tags", "metadata", "callbacks")
         settings: dict[str, Any] = {name: getattr(inner, name) for name in names}
         settings |= {"name": inner.get_name(), **given, "inner": inner}
         super().__init__(**settings)
@@ -95,21 +96,20 @@ class JournaledModel(BaseChatModel):
             yield from _chunks(self._generate(messages, stop, run_manager, **kwargs))
             return
         stream = _Stream(self._placed(messages, stop, kwargs))
-        claim = carry_out(begun(stream.call))
-        traced(run_manager, stream.facts(claim))
-        if claim.outcome != "claimed":
-            yield from stream.replayed(claim)
-            return
-        try:
-            for chunk in self.inner._stream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
-                yield stream.took(chunk)
-            yield from stream.last()
-            carry_out(stream.whole(claim))
-        except Exception as error:
-            carry_out(stream.broken(claim, error))
-            raise
-        finally:
-            ended(claim)
+        with stream.trying():
+            claim = carry_out(stream.begun())
+            traced(run_manager, stream.facts(claim))
+            if claim.outcome != "claimed":
+                yield from stream.replayed(claim)
+                return
+            try:
+                for chunk in self.inner._stream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
+                    yield stream.took(chunk)
+                yield from stream.last()
+                carry_out(stream.whole(claim))
+            except Exception as error:
+                carry_out(stream.broken(claim, error))
+                raise
 
     async def _astream(
         self,
@@ -123,23 +123,22 @@ class JournaledModel(BaseChatModel):
                 yield chunk
             return
         stream = _Stream(self._placed(messages, stop, kwargs))
-        claim = await acarry_out(begun(stream.call))
-        traced(run_manager, stream.facts(claim))
-        if claim.outcome != "claimed":
-            for chunk in stream.replayed(claim):
-                yield chunk
-            return
-        try:
-            async for chunk in self.inner._astream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
-                yield stream.took(chunk)
-            for chunk in stream.last():
-                yield chunk
-            await acarry_out(stream.whole(claim))
-        except Exception as error:
-            await acarry_out(stream.broken(claim, error))
-            raise
-        finally:
-            ended(claim)
+        with stream.trying():
+            claim = await acarry_out(stream.begun())
+            traced(run_manager, stream.facts(claim))
+            if claim.outcome != "claimed":
+                for chunk in stream.replayed(claim):
+                    yield chunk
+                return
+            try:
+                async for chunk in self.inner._astream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
+                    yield stream.took(chunk)
+                for chunk in stream.last():
+                    yield chunk
+                await acarry_out(stream.whole(claim))
+            except Exception as error:
+                await acarry_out(stream.broken(claim, error))
+                raise
 
     def _placed(self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Call:
         params = self._get_ls_params(stop)
@@ -202,6 +201,24 @@ class _Stream:
         self.call = call
         self._began = time.monotonic()
         self._sum: ChatGenerationChunk | None = None
+
+    @contextmanager
+    def trying(self) -> Generator[None]:
+        """A stream that breaks is the same call when it is tried again; one that nobody wants to the end is not."""
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.call.missed()
+            raise
+
+    def begun(self) -> Work[Claim]:
+        claim: Claim = yield from begun(self.call)
+        if claim.outcome == "claimed":
+            # Who takes the stream may keep it and never come for the rest: nobody is to wait for that.
+            ended(claim)
+        return claim
 
     def facts(self, claim: Claim) -> dict[str, Any]:
         return facts(self.call.effect, replayed=claim.outcome != "claimed", attempt=claim.attempt)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType] - upstream's checkpointer type
 from langchain.agents.structured_output import ToolStrategy
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -275,3 +275,66 @@ def test_a_call_waits_for_its_checkpoint(db: Database, monkeypatch: pytest.Monke
     runner = node_graph(db.saver, calling_node(model))
     both(runner, BEGIN, "sync", durability="async")
     assert made == [True]
+
+
+def test_a_stream_that_nobody_ends_holds_up_nobody(db: Database) -> None:
+    """An error's traceback may keep a half-read stream for long; the resumed node asks anew."""
+    model, kept = Streaming(asked=[]), list[Any]()
+
+    def node(state: MessagesState) -> Any:
+        stream = guarded(model).stream(state["messages"])
+        if not kept:
+            kept.append(stream)
+            next(stream)
+            raise Crash
+        return {"messages": [sum(stream, AIMessageChunk(""))]}
+
+    runner = node_graph(db.saver, node)
+    crashed(runner, BEGIN)
+    assert both(runner, None, "sync")["messages"][-1].text == "one two three"
+    assert len(model.asked) == 2
+
+
+def test_a_model_that_is_retried_replays(db: Database) -> None:
+    """The answer that came at the second try is the first answer of a re-execution."""
+    model, runs = ScriptedModel(script=[OSError("busy"), AIMessage("at last")]), list[str]()
+
+    def node(state: MessagesState) -> Any:
+        tried = guarded(model).with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
+        runs.append(tried.invoke(state["messages"]).text)
+        if len(runs) == 1:
+            raise Crash
+        return {}
+
+    runner = node_graph(db.saver, node)
+    crashed(runner, BEGIN)
+    both(runner, None, "sync")
+    assert runs == ["at last", "at last"]
+
+
+def test_the_models_own_callbacks_are_told(db: Database) -> None:
+    """Who listens to a model hears its journaled calls too."""
+    heard: list[int] = []
+
+    class Listener(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+            heard.append(len(messages))
+
+    model = scripted("done")
+    model.callbacks = [Listener()]
+    both(node_graph(db.saver, calling_node(model)), BEGIN, "sync")
+    assert heard == [1]
+
+
+def test_looking_at_old_checkpoints_holds_up_no_call(db: Database) -> None:
+    """However many others look at the thread, the running task's checkpoint is known to be saved."""
+
+    def node(state: MessagesState) -> Any:
+        old = list(runner.get_state_history(ON))[-1].config
+        for _ in range(70):
+            runner.get_state(old)
+        return {"messages": [guarded(scripted("done")).invoke(state["messages"])]}
+
+    runner = node_graph(db.saver, node)
+    both(runner, BEGIN, "sync")
+    assert both(runner, BEGIN, "sync")["messages"][-1].text == "done"
