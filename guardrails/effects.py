@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -112,6 +113,10 @@ class _Attempts:
         self._lock = threading.Lock()
         self._attempts: OrderedDict[tuple[Any, ...], Attempt] = OrderedDict()
 
+    def forget(self) -> None:
+        """Begin anew, even if the lock is held: by a thread that a forked process does not have."""
+        self._lock, self._attempts = threading.Lock(), OrderedDict()
+
     def of(self, key: tuple[Any, ...]) -> Attempt:
         with self._lock:
             attempt = self._attempts.setdefault(key, Attempt())
@@ -126,6 +131,17 @@ _running: Final[dict[tuple[str, str], Future[None]]] = {}
 """Calls that this process is making: one that is executed again meanwhile waits for its end."""
 _claiming: Final[dict[tuple[str, str], Future[None]]] = {}
 """Calls whose claim is not answered yet."""
+
+
+def _forked() -> None:
+    """None of the calls that a process is making goes on in its child."""
+    _running.clear()
+    _claiming.clear()
+    _attempts.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @dataclass(frozen=True, slots=True)

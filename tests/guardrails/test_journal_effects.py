@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -21,7 +22,7 @@ from pydantic import BaseModel
 from holdfast.checkpointing import Database
 from holdfast.checkpointing.durable import NotResumable
 from holdfast.checkpointing.journal import JournalMismatch
-from holdfast.guardrails import CallAbandoned, JournalNeedsSaver, NotDone, effect, idempotency_key
+from holdfast.guardrails import CallAbandoned, JournalNeedsSaver, NotDone, effect, effects, idempotency_key
 from tests.support.calls import (
     ONE,
     Crash,
@@ -411,3 +412,22 @@ def test_a_thread_id_that_is_no_text(thread_id: Any, mode: str, db: Database) ->
     else:
         runner.invoke(BEGIN, config)
     assert outside.done == ["a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_forked_during_a_call(db: Database) -> None:
+    """The child does not wait for calls that only its parent makes."""
+    ends: list[int] = []
+
+    @effect
+    def fork() -> None:
+        if (child := os.fork()) == 0:
+            os._exit(len(effects._running))  # pyright: ignore[reportPrivateUsage]
+        ends.append(os.waitpid(child, 0)[1])
+
+    def node(state: MessagesState) -> Any:
+        fork()
+        return {}
+
+    both(node_graph(db.saver, node), BEGIN, "sync")
+    assert ends == [0]

@@ -287,7 +287,7 @@ def test_a_stream_that_nobody_ends_holds_up_nobody(db: Database) -> None:
             kept.append(stream)
             next(stream)
             raise Crash
-        return {"messages": [sum(stream, AIMessageChunk(""))]}
+        return {"messages": [sum(stream, AIMessageChunk(content=""))]}
 
     runner = node_graph(db.saver, node)
     crashed(runner, BEGIN)
