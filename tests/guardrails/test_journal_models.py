@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType] - upstream's checkpointer type
+from langchain.agents.middleware import ModelRetryMiddleware
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -222,7 +223,8 @@ def test_structured_output_from_the_record(mode: str, db: Database) -> None:
 def test_exit_durability_is_refused(mode: str, db: Database) -> None:
     """Before any call is made."""
     model = scripted("never")
-    runner: Any = create_agent(model, [], middleware=[JournalMiddleware()], checkpointer=db.saver)
+    retry = ModelRetryMiddleware(initial_delay=0)  # which would make an answer of the error
+    runner: Any = create_agent(model, [], middleware=[retry, JournalMiddleware()], checkpointer=db.saver)
     with pytest.raises(NotResumable, match="exit"):
         both(runner, BEGIN, mode, durability="exit")
     assert model.requests == []
