@@ -56,13 +56,23 @@ class Durable:
         if done is not None:
             done.set_exception(error)
 
-    def wait(self, config: RunnableConfig) -> None:
+    def wait(self, config: RunnableConfig, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Return when all checkpoints that the running task stands on are in the database.
 
+        Args:
+            config: the task's.
+            loop: where its run saves them, if that is a loop.
+
         Raises:
-            NotResumable: they will not be: `durability="exit"`, or a subgraph with `checkpointer=False`.
+            NotResumable: they will not be: `durability="exit"`, a subgraph with `checkpointer=False`, or a caller
+                that blocks the loop.
         """
         for missing in self._missing(config):
+            if loop is not None and not missing.done() and loop is _running_loop():
+                raise NotResumable(
+                    "a sync call would block the event loop that has yet to save the checkpoint it stands on; make it "
+                    'an async one, or in `await asyncio.to_thread(...)`, or run the graph with durability="sync"'
+                )
             missing.result()
 
     async def await_(self, config: RunnableConfig) -> None:
@@ -95,3 +105,10 @@ class Durable:
                 if checkpoint_id not in known:
                     missing.append(self._awaited.setdefault((thread_id, ns, checkpoint_id), Future()))
         return missing
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -175,8 +175,9 @@ class Journal:
         self._numbers = itertools.count(1)
         self._bridge = bridge
         self._connections = connections
+        # Ends first: a call that was cancelled while its end was on the way may be claimed again beside it.
         self._grouped = Grouped(
-            writes, bridge.check, {"claim": (SQL["claim"], _claims), "settle": (SQL["settle"], _settlements)}
+            writes, bridge.check, {"settle": (SQL["settle"], _settlements), "claim": (SQL["claim"], _claims)}
         )
 
     def claim(self, effect: Effect, *, again: bool = False) -> Claim:

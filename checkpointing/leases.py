@@ -81,6 +81,8 @@ class Lease:
     """Of all that the run does: as its metadata say, else its own."""
     run_id: str | None = None
     began: float = field(default_factory=time.monotonic)
+    loop: asyncio.AbstractEventLoop | None = None
+    """Where a run of the async API saves its checkpoints."""
     waits: bool = False
     """Whether the run has come to an interrupt."""
     epoch: int = 0
@@ -88,6 +90,11 @@ class Lease:
     lost: bool = False
     """Whether another worker is known to have taken the thread over."""
     ended: bool = False
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its run can never go on: the loop that it ran on is closed."""
+        return self.loop is not None and self.loop.is_closed()
 
     def check(self) -> None:
         """Ask, without the database, whether it is still ours: before a call that cannot be taken back.
@@ -127,8 +134,8 @@ class Leases:
             return None
         return self._by_run.get((str(settings_of(config).get("thread_id")), id(control)))
 
-    async def acquire(self, config: RunnableConfig, run: UUID | None, *, is_async: bool) -> None:
-        """Take the lease for a run that begins; nothing to do for its subgraphs, and outside of runs.
+    async def acquire(self, config: RunnableConfig, run: UUID | None, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Take the lease for a run that begins, by the async API on `loop`; not for subgraphs, and outside of runs.
 
         Raises:
             ThreadBusy: another worker, or another run of this process, holds it.
@@ -140,7 +147,9 @@ class Leases:
         if (thread_id, id(control)) in self._by_run:
             return
         holder = self._running.get(thread_id)
-        if holder is not None and not holder.lost:
+        if holder is not None and holder.abandoned:
+            self._drop(holder)
+        elif holder is not None and not holder.lost:
             raise ThreadBusy(thread_id)
         lease = Lease(
             thread_id=thread_id,
@@ -149,12 +158,13 @@ class Leases:
             pulse=self._pulse,
             correlation_id=correlation_of(config) or (str(run) if run is not None else None),
             run_id=str(run) if run is not None else None,
+            loop=loop,
         )
         self._running[thread_id] = self._by_run[thread_id, id(control)] = lease
         _owners[thread_id, id(control)] = self
         taking = asyncio.ensure_future(self._take(lease))
         if run is not None:
-            if is_async:
+            if loop is not None:
                 at_async_end(run, partial(self._aended, lease, taking))
             else:
                 at_end(run, partial(self._ended, lease, taking))

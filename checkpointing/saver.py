@@ -34,7 +34,7 @@ from .deltas import delta_history
 from .durable import Durable
 from .histories import history
 from .journal import Journal
-from .leases import LEASE_TTL, Leases, checked_ttl
+from .leases import LEASE_TTL, Leases, checked_ttl, run_control
 from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
@@ -227,18 +227,21 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
             DatabaseUnavailable: the database cannot be reached.
         """
         self._committer.pardon(config)
-        return self._call(self._opened, config, current_run(), is_async=False)
+        return self._call(self._opened, config, current_run(), None)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         self._committer.pardon(config)
-        return await self._bridge.acall(self._opened, config, current_run(), is_async=True)
+        return await self._bridge.acall(self._opened, config, current_run(), asyncio.get_running_loop())
 
-    async def _opened(self, config: RunnableConfig, run: UUID | None, *, is_async: bool) -> CheckpointTuple | None:
-        await self.leases.acquire(config, run, is_async=is_async)
+    async def _opened(
+        self, config: RunnableConfig, run: UUID | None, loop: asyncio.AbstractEventLoop | None
+    ) -> CheckpointTuple | None:
+        await self.leases.acquire(config, run, loop)
         found = await self._loader.load(config)
-        settings = settings_of(config)
-        checkpoint_id = found.checkpoint["id"] if found else None
-        self._durable.note(str(settings["thread_id"]), str(settings.get("checkpoint_ns", "")), checkpoint_id)
+        if run_control(config) is not None:  # no run stands on what others look at, and it would crowd the rest out
+            settings = settings_of(config)
+            checkpoint_id = found.checkpoint["id"] if found else None
+            self._durable.note(str(settings["thread_id"]), str(settings.get("checkpoint_ns", "")), checkpoint_id)
         return found
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any, Final, Literal, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -81,10 +83,29 @@ def idempotency_key() -> str:
 class Attempt:
     """One execution of a task: the calls that it has made so far, and what a person was asked about them."""
 
-    counts: Counter[str] = field(default_factory=Counter[str])
     asking: Asking = field(default_factory=Asking)
     answered: Call | None = None
     """The model call that was made last."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _counts: Counter[str] = field(default_factory=Counter[str])
+    _missed: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+
+    def nth(self, identity: str) -> int:
+        """How many calls like this one it has made before; those that were missed are not counted."""
+        with self._lock:
+            if missed := self._missed.get(identity):
+                return heappop(missed)
+            nth = self._counts[identity]
+            self._counts[identity] += 1
+            return nth
+
+    def missed(self, identity: str, nth: int) -> None:
+        """A call ended in an error: the next one like it is the same call, tried again by whoever retries.
+
+        As another call it would be made beside one that may have happened, and again on every re-execution.
+        """
+        with self._lock:
+            heappush(self._missed.setdefault(identity, []), nth)
 
 
 class _Attempts:
@@ -98,16 +119,17 @@ class _Attempts:
         """One that has made calls."""
         return self._attempts.get(key)
 
-    def nth(self, key: tuple[Any, ...], call: str) -> tuple[int, Attempt]:
-        """How many calls like this one the attempt has made before."""
+    def forget(self) -> None:
+        """Begin anew, even if the lock is held: by a thread that a forked process does not have."""
+        self._lock, self._attempts = threading.Lock(), OrderedDict()
+
+    def of(self, key: tuple[Any, ...]) -> Attempt:
         with self._lock:
             attempt = self._attempts.setdefault(key, Attempt())
             self._attempts.move_to_end(key)
             while len(self._attempts) > _ATTEMPTS:
                 self._attempts.popitem(last=False)
-            count = attempt.counts[call]
-            attempt.counts[call] += 1
-            return count, attempt
+            return attempt
 
 
 _attempts: Final = _Attempts()
@@ -115,6 +137,17 @@ _running: Final[dict[tuple[str, str], Future[None]]] = {}
 """Calls that this process is making: one that is executed again meanwhile waits for its end."""
 _claiming: Final[dict[tuple[str, str], Future[None]]] = {}
 """Calls whose claim is not answered yet."""
+
+
+def _forked() -> None:
+    """None of the calls that a process is making goes on in its child."""
+    _running.clear()
+    _claiming.clear()
+    _attempts.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +159,13 @@ class Call:
     config: RunnableConfig
     effect: Effect
     attempt: Attempt
+    identity: str
+    nth: int
     on_doubt: OnDoubt
+
+    def missed(self) -> None:
+        """It ended in an error; made again by the same execution, it is the same call."""
+        self.attempt.missed(self.identity, self.nth)
 
 
 def placed(
@@ -162,18 +201,21 @@ def placed(
     info = getattr(runtime, "execution_info", None)
     if not isinstance(saver, HoldfastSaver) or info is None or info.thread_id is None:
         raise JournalNeedsSaver
-    nth, attempt = _attempts.nth(_attempt_key(info), f"{kind} {identity}")
+    thread_id = str(info.thread_id)
     metadata: Mapping[str, Any] = config.get("metadata") or {}
     lease = saver.leases.of(config)
     if lease is None and run_control(config) is not None:
-        raise LeaseLost(info.thread_id)  # its run has ended, and this is what was left of it
+        raise LeaseLost(thread_id)  # its run has ended, and this is what was left of it
+    digested, shown = digest(request), told(asked)
+    attempt = _attempts.of(_attempt_key(info))
+    nth = attempt.nth(f"{kind} {identity}")
     effect = Effect(
-        thread_id=info.thread_id,
+        thread_id=thread_id,
         effect_id=f"{PREFIX}{digest([info.task_id, kind, identity, nth]).hex()}",
         kind=kind,
         name=name,
-        request=digest(request),
-        asked=told(asked),
+        request=digested,
+        asked=shown,
         task_id=info.task_id,
         checkpoint_ns=info.checkpoint_ns,
         node=metadata.get("langgraph_node"),
@@ -183,14 +225,14 @@ def placed(
         lease=lease,
         on_doubt="reconcile" if callable(on_doubt) else on_doubt,
     )
-    call = Call(saver.journal, saver, config, effect, attempt, on_doubt)
+    call = Call(saver.journal, saver, config, effect, attempt, f"{kind} {identity}", nth, on_doubt)
     if kind == "model":
         attempt.answered = call
     return call
 
 
 def _attempt_key(info: Any) -> tuple[Any, ...]:
-    return (info.thread_id, info.task_id, info.node_first_attempt_time, info.node_attempt)
+    return (str(info.thread_id), info.task_id, info.node_first_attempt_time, info.node_attempt)
 
 
 def refusal(why: str) -> Action | None:
@@ -218,7 +260,8 @@ def begun(call: Call) -> Work[Claim]:
     """
     journal, effect = call.journal, call.effect
     call.attempt.asking.take(call.config)
-    yield Action(lambda: journal.durable.wait(call.config), lambda: journal.durable.await_(call.config))
+    loop = effect.lease.loop if effect.lease is not None else None
+    yield Action(lambda: journal.durable.wait(call.config, loop), lambda: journal.durable.await_(call.config))
     key = (effect.thread_id, effect.effect_id)
     while (other := _running.get(key)) is not None:
         yield _until(other)
@@ -273,6 +316,14 @@ def made(call: Call, act: Action, codec: Codec) -> Work[Any]:
         CallAbandoned: a person gave it up, and `codec` has nothing to return for that.
         ResultNotKept: it was made, and its result cannot be recorded: its outcome stays unknown.
     """
+    try:
+        return (yield from _made(call, act, codec))
+    except BaseException:
+        call.missed()
+        raise
+
+
+def _made(call: Call, act: Action, codec: Codec) -> Work[Any]:
     claim: Claim = yield from begun(call)
     codec.traced(facts(call.effect, replayed=claim.outcome != "claimed", attempt=claim.attempt))
     if claim.outcome == "abandoned":
@@ -300,8 +351,8 @@ def made(call: Call, act: Action, codec: Codec) -> Work[Any]:
         yield settled(call, claim, "completed", began, kept=kept, **codec.told(result))
         return result
     finally:
-        _key.reset(token)
         ended(claim)
+        _key.reset(token)
 
 
 class Codec:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from operator import is_
+from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableBinding
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableParallel, RunnableSequence
 from langchain_core.tools import BaseTool
 
 from ..checkpointing.journal import Claim
@@ -32,9 +34,10 @@ class JournaledModel(BaseChatModel):
     inner: BaseChatModel
 
     def __init__(self, inner: BaseChatModel, **given: Any) -> None:
-        names = ("rate_limiter", "disable_streaming", "profile", "output_version", "tags", "metadata")
+        names = ("rate_limiter", "disable_streaming", "profile", "output_version", "tags", "metadata", "callbacks")
         settings: dict[str, Any] = {name: getattr(inner, name) for name in names}
-        settings |= {"name": inner.get_name(), **given, "inner": inner}
+        # No cache of LangChain's: what it answers would be in no record, and another process would answer otherwise.
+        settings |= {"name": inner.get_name(), "cache": False, **given, "inner": inner}
         super().__init__(**settings)
 
     @property
@@ -51,10 +54,37 @@ class JournaledModel(BaseChatModel):
     def bind_tools(
         self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        bound = self.inner.bind_tools(tools, **kwargs)
-        if not isinstance(bound, RunnableBinding):
-            raise TypeError(f"{type(self.inner).__name__}.bind_tools gave no binding; its calls cannot be journaled")
-        return bound.model_copy(update={"bound": self})
+        return cast("Runnable[LanguageModelInput, AIMessage]", self._around(self.inner.bind_tools(tools, **kwargs)))
+
+    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+        return self._around(self.inner.with_structured_output(schema, **kwargs))
+
+    def _around(self, built: Any) -> Any:
+        """What the other model built around itself, around this one.
+
+        Raises:
+            TypeError: the model is not found in it, and its calls would not be journaled.
+        """
+        found = self._replaced(built)
+        if found is built:
+            raise TypeError(f"what {type(self.inner).__name__} built does not hold it; its calls cannot be journaled")
+        return found
+
+    def _replaced(self, built: Any) -> Any:
+        if built is self.inner:
+            return self
+        node: Any = built
+        if isinstance(built, RunnableBinding):
+            bound = self._replaced(node.bound)
+            return node if bound is node.bound else node.model_copy(update={"bound": bound})
+        if isinstance(built, RunnableSequence):
+            steps = [self._replaced(step) for step in node.steps]
+            return node if all(map(is_, steps, node.steps)) else RunnableSequence[Any, Any](*steps, name=node.name)
+        if isinstance(built, RunnableParallel):
+            branches = {name: self._replaced(step) for name, step in node.steps__.items()}
+            same = all(map(is_, branches.values(), node.steps__.values()))
+            return node if same else RunnableParallel[Any](branches)
+        return node
 
     def _generate(
         self,
@@ -133,21 +163,20 @@ class StreamingJournaledModel(JournaledModel):
                 yield _chunk(generation.message)
             return
         stream = _Stream(self._placed(messages, stop, kwargs))
-        claim = carry_out(begun(stream.call))
-        traced(run_manager, stream.facts(claim))
-        if claim.outcome != "claimed":
-            yield from stream.replayed(claim)
-            return
-        try:
-            for chunk in self.inner._stream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
-                yield stream.took(chunk)
-            yield from stream.last()
-            carry_out(stream.whole(claim))
-        except Exception as error:
-            carry_out(stream.broken(claim, error))
-            raise
-        finally:
-            ended(claim)
+        with stream.trying():
+            claim = carry_out(stream.begun())
+            traced(run_manager, stream.facts(claim))
+            if claim.outcome != "claimed":
+                yield from stream.replayed(claim)
+                return
+            try:
+                for chunk in self.inner._stream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
+                    yield stream.took(chunk)
+                yield from stream.last()
+                carry_out(stream.whole(claim))
+            except Exception as error:
+                carry_out(stream.broken(claim, error))
+                raise
 
     async def _astream(
         self,
@@ -157,23 +186,22 @@ class StreamingJournaledModel(JournaledModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         stream = _Stream(self._placed(messages, stop, kwargs))
-        claim = await acarry_out(begun(stream.call))
-        traced(run_manager, stream.facts(claim))
-        if claim.outcome != "claimed":
-            for chunk in stream.replayed(claim):
-                yield chunk
-            return
-        try:
-            async for chunk in self.inner._astream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
-                yield stream.took(chunk)
-            for chunk in stream.last():
-                yield chunk
-            await acarry_out(stream.whole(claim))
-        except Exception as error:
-            await acarry_out(stream.broken(claim, error))
-            raise
-        finally:
-            ended(claim)
+        with stream.trying():
+            claim = await acarry_out(stream.begun())
+            traced(run_manager, stream.facts(claim))
+            if claim.outcome != "claimed":
+                for chunk in stream.replayed(claim):
+                    yield chunk
+                return
+            try:
+                async for chunk in self.inner._astream(messages, stop, run_manager, **kwargs):  # pyright: ignore[reportPrivateUsage]
+                    yield stream.took(chunk)
+                for chunk in stream.last():
+                    yield chunk
+                await acarry_out(stream.whole(claim))
+            except Exception as error:
+                await acarry_out(stream.broken(claim, error))
+                raise
 
 
 class _Answers(Codec):
@@ -204,6 +232,24 @@ class _Stream:
         self.call = call
         self._began = time.monotonic()
         self._sum: ChatGenerationChunk | None = None
+
+    @contextmanager
+    def trying(self) -> Generator[None]:
+        """A stream that breaks is the same call when it is tried again; one that nobody wants to the end is not."""
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.call.missed()
+            raise
+
+    def begun(self) -> Work[Claim]:
+        claim: Claim = yield from begun(self.call)
+        if claim.outcome == "claimed":
+            # Who takes the stream may keep it and never come for the rest: nobody is to wait for that.
+            ended(claim)
+        return claim
 
     def facts(self, claim: Claim) -> dict[str, Any]:
         return facts(self.call.effect, replayed=claim.outcome != "claimed", attempt=claim.attempt)

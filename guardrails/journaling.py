@@ -49,12 +49,14 @@ class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
-        return handler(request.override(model=journaled(request.model)))
+        with stopping():
+            return handler(request.override(model=journaled(request.model)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
-        return await handler(request.override(model=journaled(request.model)))
+        with stopping():
+            return await handler(request.override(model=journaled(request.model)))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         with stopping():

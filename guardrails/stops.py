@@ -1,4 +1,4 @@
-"""Errors that no tool node may turn into a text for the model."""
+"""Errors that neither a tool node nor a retry may turn into a text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..checkpointing.errors import HoldfastError
 
 @contextmanager
 def stopping() -> Generator[None]:
-    """Let Holdfast's errors through a `ToolNode` that handles errors: they end the run, as what they are."""
+    """Let Holdfast's errors through a `ToolNode` or a retry that handles errors: they end the run, as what they are."""
     try:
         yield
     except HoldfastError as error:

@@ -33,11 +33,13 @@ def _written(value: Any) -> str:
     if isinstance(value, (set, frozenset)):
         return f"<{', '.join(sorted(map(_written, items)))}>"
     kind = f"{type(items).__module__}.{type(items).__qualname__}"
+    if isinstance(value, type):
+        return f"{kind} {value.__module__}.{value.__qualname__}"
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"{kind} {bytes(items).hex()}"
     if callable(dump := getattr(items, "model_dump", None)):
         return f"{kind} {_written(dump())}"
-    if is_dataclass(items) and not isinstance(items, type):
+    if is_dataclass(items):
         return f"{kind} {_written({one.name: getattr(items, one.name) for one in fields(items)})}"
     if isinstance(value, (str, *_DATA)):
         return f"{kind} {json.dumps(str(items))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Generator, Iterator
@@ -336,3 +337,15 @@ async def test_claims_of_a_loop(db: Database) -> None:
     assert [doubt.state for doubt in await db.journal.adoubts("t")] == ["raised"]
     assert await db.journal.aresolve("t", "hf-pay", Said("abandoned", "a person"))
     assert (await db.journal.aclaim(effect("t", "pay"))).outcome == "abandoned"
+
+
+async def test_an_end_on_its_way_comes_before_a_new_claim(db: Database) -> None:
+    """A call whose end is still to be written is not made again, even where it might be."""
+    call = effect("t", "look", on_doubt="retry")
+    end = Settlement(claim=await db.journal.aclaim(call), state="completed", result=result("seen"))
+    with db.journal._grouped._arrival:  # pyright: ignore[reportPrivateUsage] - both go into one batch
+        settled = asyncio.ensure_future(db.journal.asettle(end))
+        again = asyncio.ensure_future(db.journal.aclaim(call, again=True))
+        await asyncio.sleep(0)
+    assert (await again).outcome == "completed"
+    await settled

@@ -584,3 +584,26 @@ def test_a_deleted_thread_leaves_no_lease(db: Database, database_uri: str) -> No
 def test_a_lease_too_short_to_keep_is_refused(database_uri: str) -> None:
     with pytest.raises(ValueError, match="lease_ttl must be at least 1 s"):
         Database(database_uri, lease_ttl=timedelta(milliseconds=100))
+
+
+def test_a_run_whose_loop_was_closed_under_it_holds_nothing(db: Database) -> None:
+    """It can never go on, and nobody would ever tell of its end."""
+    entered = threading.Event()
+
+    async def node(state: Any) -> Any:
+        if not entered.is_set():
+            entered.set()
+            await asyncio.Event().wait()
+        return {}
+
+    graph: Any = StateGraph(MessagesState).add_node("node", node).add_edge(START, "node")
+    graph = graph.compile(checkpointer=db.saver)
+    config: Any = {"configurable": {"thread_id": "left"}}
+    loop = asyncio.new_event_loop()
+    left = loop.create_task(graph.ainvoke({"messages": []}, config))
+    while not entered.is_set():
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    asyncio.run(graph.ainvoke({"messages": []}, config))
+    assert graph.get_state(config).next == ()
+    left._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -15,10 +17,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import MessagesState
 from langgraph.types import Command, interrupt
+from pydantic import BaseModel
 
 from holdfast.checkpointing import Database
+from holdfast.checkpointing.durable import NotResumable
 from holdfast.checkpointing.journal import JournalMismatch
-from holdfast.guardrails import CallAbandoned, JournalNeedsSaver, NotDone, effect, idempotency_key
+from holdfast.guardrails import CallAbandoned, JournalNeedsSaver, NotDone, effect, effects, idempotency_key
 from tests.support.calls import (
     ONE,
     Crash,
@@ -47,6 +51,10 @@ class Order:
 def order(what: Any) -> str:
     """A key that does not tell one thing from another."""
     return "order 1"
+
+
+class Model(BaseModel):
+    """A class that has `model_dump`, which only its instances can be asked."""
 
 
 class Outside:
@@ -309,6 +317,7 @@ def test_odd_arguments(db: Database) -> None:
         *(date(2026, 1, day) for day in (1, 2)),
         *(Decimal(number) for number in (1, 2)),
         *(Order(number) for number in (1, 2)),
+        *(Order, Outside, Model),
     ]
 
     def node(state: MessagesState) -> Any:
@@ -371,3 +380,54 @@ def test_a_tool_in_doubt_that_asks_for_leave(mode: str, db: Database) -> None:
     found = both(runner, Command(resume={question.id: "yes"}), mode)
     assert results(found)[0].text == "done: yes"
     assert made.count("done") == 1
+
+
+def test_a_sync_call_on_the_runs_own_loop(db: Database) -> None:
+    """It is refused, where the loop has yet to save the checkpoint: else both would wait for ever."""
+    outside = Outside()
+    once, _ = outside.functions()
+
+    async def node(state: MessagesState) -> Any:
+        once("a")
+        return {}
+
+    runner = node_graph(db.saver, node)
+    with pytest.raises(NotResumable, match="to_thread"):
+        both(runner, BEGIN, "async", durability="async")
+    assert outside.done == []
+    both(runner, None, "async")
+    assert outside.done == ["a"]
+
+
+@MODES
+@pytest.mark.parametrize("thread_id", [7, UUID(int=7)])
+def test_a_thread_id_that_is_no_text(thread_id: Any, mode: str, db: Database) -> None:
+    """LangGraph takes any; so do calls."""
+    outside = Outside()
+    once, aonce = outside.functions()
+    runner = node_graph(db.saver, outside.node(once, aonce, ["before"], "a"))
+    config: Any = {"configurable": {"thread_id": thread_id}}
+    if mode == "async":
+        asyncio.run(runner.ainvoke(BEGIN, config))
+    else:
+        runner.invoke(BEGIN, config)
+    assert outside.done == ["a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_forked_during_a_call(db: Database) -> None:
+    """The child does not wait for calls that only its parent makes."""
+    ends: list[int] = []
+
+    @effect
+    def fork() -> None:
+        if (child := os.fork()) == 0:
+            os._exit(len(effects._running))  # pyright: ignore[reportPrivateUsage]
+        ends.append(os.waitpid(child, 0)[1])
+
+    def node(state: MessagesState) -> Any:
+        fork()
+        return {}
+
+    both(node_graph(db.saver, node), BEGIN, "sync")
+    assert ends == [0]

@@ -7,7 +7,9 @@ import threading
 from typing import Any
 
 import pytest
-from langchain_core.messages import ToolMessage
+from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType] - upstream's checkpointer type
+from langchain.agents.middleware import AgentMiddleware, ToolRetryMiddleware
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
@@ -25,6 +27,7 @@ from holdfast.guardrails import (
     idempotency_key,
 )
 from tests.support.calls import ON, ONE, TWO, Crash, acting, answered, asking, both, crashed, questions, results
+from tests.support.scripted import ScriptedModel
 
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])
 LIST: list[Any] = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
@@ -322,3 +325,61 @@ def test_errors_of_tools_may_be_told(mode: str, db: Database) -> None:
 
     found = both(acting(db.saver, act, handle=True), asking(ONE), mode)
     assert "broken" in results(found)[0].text
+
+
+class Dying(AgentMiddleware[Any, Any, Any]):
+    """A process that is gone once the first call is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = True
+
+    def wrap_tool_call(self, request: Any, handler: Any) -> Any:
+        result = handler(request)
+        if self.alive:
+            self.alive = False
+            raise Crash
+        return result
+
+
+def retrying(db: Database, act: Any, *outer: Any) -> Any:
+    """An agent that calls the tool, and tries it again if it raises."""
+    retry = ToolRetryMiddleware(max_retries=2, initial_delay=0, jitter=False)
+    model = ScriptedModel(script=[AIMessage("", tool_calls=[ONE]), AIMessage("done")])
+    return create_agent(model, [act], middleware=[*outer, retry, JournalMiddleware()], checkpointer=db.saver)
+
+
+def test_a_retried_call_is_one_call(db: Database) -> None:
+    """What was done at the second try is not done again by the first try of a re-execution."""
+    tries: list[str] = []
+
+    @tool("act")
+    def act(what: str) -> str:
+        """Act."""
+        tries.append(idempotency_key())
+        if len(tries) == 1:
+            raise NotDone
+        return "done"
+
+    runner = retrying(db, act, Dying())
+    crashed(runner, {"messages": [("user", "go")]})
+    found = both(runner, None, "sync")
+    assert (len(tries), len({*tries})) == (2, 1)
+    assert results(found)[0].content == "done"
+
+
+def test_a_retry_asks_what_became_of_the_first_try(db: Database) -> None:
+    """Who retries does not know whether it happened: a person is asked, and the tool is not called meanwhile."""
+    tries: list[str] = []
+
+    @tool("act")
+    def act(what: str) -> str:
+        """Act."""
+        tries.append(what)
+        raise TimeoutError
+
+    runner = retrying(db, act)
+    both(runner, {"messages": [("user", "go")]}, "sync")
+    assert len(tries) == 1
+    found = answered(runner, "sync", lambda effect: {"verdict": "happened", "result": "told"})
+    assert (len(tries), results(found)[0].content) == (1, "told")

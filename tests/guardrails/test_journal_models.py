@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType] - upstream's checkpointer type
+from langchain.agents.middleware import ModelRetryMiddleware
 from langchain.agents.structured_output import ToolStrategy
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMRun
+from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -222,7 +225,8 @@ def test_structured_output_from_the_record(mode: str, db: Database) -> None:
 def test_exit_durability_is_refused(mode: str, db: Database) -> None:
     """Before any call is made."""
     model = scripted("never")
-    runner: Any = create_agent(model, [], middleware=[JournalMiddleware()], checkpointer=db.saver)
+    retry = ModelRetryMiddleware(initial_delay=0)  # which would make an answer of the error
+    runner: Any = create_agent(model, [], middleware=[retry, JournalMiddleware()], checkpointer=db.saver)
     with pytest.raises(NotResumable, match="exit"):
         both(runner, BEGIN, mode, durability="exit")
     assert model.requests == []
@@ -321,3 +325,98 @@ def test_an_answer_that_was_refused_for_good_is_asked_for_again_on_resume(db: Da
     kinds = [event.kind for event in db.audit.read(thread_id="t") if event.kind.startswith("model.")]
     first, again = ["model.called", "model.answered"], ["model.replayed", "model.called", "model.answered"]
     assert kinds == [*first, *first, "model.refused", *again]
+
+
+def test_a_stream_that_nobody_ends_holds_up_nobody(db: Database) -> None:
+    """An error's traceback may keep a half-read stream for long; the resumed node asks anew."""
+    model, kept = Streaming(asked=[]), list[Any]()
+
+    def node(state: MessagesState) -> Any:
+        stream = guarded(model).stream(state["messages"])
+        if not kept:
+            kept.append(stream)
+            next(stream)
+            raise Crash
+        return {"messages": [sum(stream, AIMessageChunk(content=""))]}
+
+    runner = node_graph(db.saver, node)
+    crashed(runner, BEGIN)
+    assert both(runner, None, "sync")["messages"][-1].text == "one two three"
+    assert len(model.asked) == 2
+
+
+def test_a_model_that_is_retried_replays(db: Database) -> None:
+    """The answer that came at the second try is the first answer of a re-execution."""
+    model, runs = ScriptedModel(script=[OSError("busy"), AIMessage("at last")]), list[str]()
+
+    def node(state: MessagesState) -> Any:
+        tried = guarded(model).with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
+        runs.append(tried.invoke(state["messages"]).text)
+        if len(runs) == 1:
+            raise Crash
+        return {}
+
+    runner = node_graph(db.saver, node)
+    crashed(runner, BEGIN)
+    both(runner, None, "sync")
+    assert runs == ["at last", "at last"]
+
+
+def test_the_models_own_callbacks_are_told(db: Database) -> None:
+    """Who listens to a model hears its journaled calls too."""
+    heard: list[int] = []
+
+    class Listener(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+            heard.append(len(messages))
+
+    model = scripted("done")
+    model.callbacks = [Listener()]
+    both(node_graph(db.saver, calling_node(model)), BEGIN, "sync")
+    assert heard == [1]
+
+
+def test_looking_at_old_checkpoints_holds_up_no_call(db: Database) -> None:
+    """However many others look at the thread, the running task's checkpoint is known to be saved."""
+
+    def node(state: MessagesState) -> Any:
+        old = list(runner.get_state_history(ON))[-1].config
+        for _ in range(70):
+            runner.get_state(old)
+        return {"messages": [guarded(scripted("done")).invoke(state["messages"])]}
+
+    runner = node_graph(db.saver, node)
+    both(runner, BEGIN, "sync")
+    assert both(runner, BEGIN, "sync")["messages"][-1].text == "done"
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+def test_a_models_own_structured_output_is_journaled(include_raw: bool, db: Database) -> None:
+    """It is the other model's way of asking, and the record's answer on the second execution."""
+    model, found = Prose(well=True), list[Any]()
+
+    def node(state: MessagesState) -> Any:
+        answer = guarded(model).with_structured_output(Number, include_raw=include_raw).invoke(state["messages"])
+        found.append(answer["parsed"] if include_raw else answer)
+        if len(found) == 1:
+            raise Crash
+        return {}
+
+    runner = node_graph(db.saver, node)
+    crashed(runner, BEGIN)
+    both(runner, None, "sync")
+    assert found == [Number(number=7)] * 2
+    assert model.calls == 1
+
+
+def test_langchains_cache_does_not_answer_for_the_record(db: Database) -> None:
+    """It knows in one process what another does not."""
+    model = Prose(well=True)
+    set_llm_cache(InMemoryCache())
+    try:
+        runner = node_graph(db.saver, calling_node(model))
+        both(runner, BEGIN, "sync")
+        both(runner, BEGIN, "sync")
+    finally:
+        set_llm_cache(None)
+    assert model.calls == 2
