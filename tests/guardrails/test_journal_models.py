@@ -396,7 +396,7 @@ def test_a_models_own_structured_output_is_journaled(include_raw: bool, db: Data
     model, found = Prose(well=True), list[Any]()
 
     def node(state: MessagesState) -> Any:
-        answer = guarded(model).with_structured_output(Number, include_raw=include_raw).invoke(state["messages"])
+        answer: Any = guarded(model).with_structured_output(Number, include_raw=include_raw).invoke(state["messages"])
         found.append(answer["parsed"] if include_raw else answer)
         if len(found) == 1:
             raise Crash
