@@ -21,6 +21,11 @@ class Action:
 Work = Generator[Action, Any, T]
 
 
+def never() -> Any:
+    """For an action that is only ever done the other way."""
+    raise AssertionError("this call is made the other way")
+
+
 def carry_out(work: Work[T]) -> T:
     """Do the work, blocking."""
     try:

@@ -14,8 +14,8 @@ from langchain_core.runnables.config import run_in_executor
 from pydantic import ValidationError
 
 from ..checkpointing.errors import HoldfastError
-from .effects import refusal
 from .model_errors import MalformedAnswer, brief
+from .placing import refusal
 
 Check = Callable[[Mapping[str, Any], Any], None]
 """Takes the agent's state and the typed answer; raises a `HoldfastError` when the answer does not hold."""

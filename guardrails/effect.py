@@ -8,10 +8,11 @@ from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ..checkpointing.journal import SPOKEN
-from .actions import Action, acarry_out, carry_out
+from .actions import Action, acarry_out, carry_out, never
 from .asking import verdict_of
-from .effects import Call, Codec, OnDoubt, made, placed
+from .effects import Codec, made
 from .envelope import opened, sealed
+from .placing import Call, OnDoubt, placed
 from .written import digest
 
 P = ParamSpec("P")
@@ -65,14 +66,14 @@ def _effect(func: Callable[..., Any], *, name: str | None, key: Callable[..., st
 
         @wraps(func)
         async def aonce(*args: Any, **kwargs: Any) -> Any:
-            act = Action(_never, lambda: func(*args, **kwargs))
+            act = Action(never, lambda: func(*args, **kwargs))
             return await acarry_out(made(place(args, kwargs), act, _Returned()))
 
         return aonce
 
     @wraps(func)
     def once(*args: Any, **kwargs: Any) -> Any:
-        act = Action(lambda: func(*args, **kwargs), _never)
+        act = Action(lambda: func(*args, **kwargs), never)
         return carry_out(made(place(args, kwargs), act, _Returned()))
 
     return once
@@ -86,7 +87,3 @@ class _Returned(Codec):
 
     def opened(self, call: Call, kept: tuple[str, bytes]) -> Any:
         return verdict_of(kept) if kept[0] == SPOKEN else opened(kept, call.saver.serializer)
-
-
-def _never() -> Any:
-    raise AssertionError("this call is made the other way")

@@ -17,9 +17,10 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableParallel
 from langchain_core.tools import BaseTool
 
 from ..checkpointing.journal import Claim
-from .actions import Action, Work, acarry_out, carry_out
-from .effects import Call, Codec, begun, ended, made, placed, settled
+from .actions import Action, Work, acarry_out, carry_out, never
+from .effects import Codec, begun, ended, made, settled
 from .envelope import opened, sealed
+from .placing import Call, placed
 from .tracing import facts, traced
 from .written import digest, told
 
@@ -97,7 +98,7 @@ class JournaledModel(BaseChatModel):
             return self.inner._generate(messages, stop, run_manager, **kwargs)  # pyright: ignore[reportPrivateUsage]
 
         call = self._placed(messages, stop, kwargs)
-        result: ChatResult = carry_out(made(call, Action(act, _never), _Answers(run_manager)))
+        result: ChatResult = carry_out(made(call, Action(act, never), _Answers(run_manager)))
         return result
 
     async def _agenerate(
@@ -111,7 +112,7 @@ class JournaledModel(BaseChatModel):
             return await self.inner._agenerate(messages, stop, run_manager, **kwargs)  # pyright: ignore[reportPrivateUsage]
 
         call = self._placed(messages, stop, kwargs)
-        result: ChatResult = await acarry_out(made(call, Action(_never, act), _Answers(run_manager)))
+        result: ChatResult = await acarry_out(made(call, Action(never, act), _Answers(run_manager)))
         return result
 
     def _placed(self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Call:
@@ -326,7 +327,3 @@ def _told(message: BaseMessage) -> dict[str, Any]:
         "input_tokens": usage.get("input_tokens"),
         "output_tokens": usage.get("output_tokens"),
     }
-
-
-def _never() -> Any:
-    raise AssertionError("this call is made the other way")

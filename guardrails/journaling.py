@@ -14,11 +14,12 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
 from ..checkpointing.journal import SPOKEN
-from .actions import Action, ToItsEnd, acarry_out, carry_out
+from .actions import Action, ToItsEnd, acarry_out, carry_out, never
 from .asking import verdict_of
-from .effects import Call, Codec, OnDoubt, placed
+from .effects import Codec, made
 from .envelope import opened, sealed
 from .journaled_model import journaled
+from .placing import Call, OnDoubt, placed
 from .stops import stopping
 from .tracing import traced
 from .written import told
@@ -60,7 +61,7 @@ class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         with stopping():
-            return carry_out(_tool(self._placed(request), request, Action(lambda: handler(request), _never)))
+            return carry_out(_tool(self._placed(request), request, Action(lambda: handler(request), never)))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
@@ -68,7 +69,7 @@ class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
         ending = ToItsEnd()
         threaded = getattr(request.tool, "coroutine", None) is None
         with stopping():
-            act = Action(_never, lambda: ending.of(handler(request)) if threaded else handler(request))
+            act = Action(never, lambda: ending.of(handler(request)) if threaded else handler(request))
             result = await acarry_out(_tool(self._placed(request), request, act))
         ending.check()
         return result
@@ -98,8 +99,6 @@ def declared(tool: BaseTool | None) -> OnDoubt:
 
 
 def _tool(call: Call, request: ToolCallRequest, act: Action) -> Any:
-    from .effects import made
-
     return made(call, act, _Results(request))
 
 
@@ -162,7 +161,3 @@ def _messages(result: Any) -> list[ToolMessage]:
     if isinstance(result, list):
         return [found for item in items for found in _messages(item)]
     return []
-
-
-def _never() -> Any:
-    raise AssertionError("this call is made the other way")
