@@ -59,9 +59,9 @@ async def acarry_out(work: Work[T]) -> T:
 
 
 class ToItsEnd:
-    """Waits for what runs in a thread, even if who waits is cancelled: a thread cannot be stopped.
+    """Waits for what cannot be stopped, a thread or a commit, even if who waits is cancelled.
 
-    Else it would go on as an orphan, and nobody would write down what it did.
+    Else it would go on as an orphan, and nobody would know what it did.
     """
 
     def __init__(self) -> None:
@@ -81,6 +81,11 @@ class ToItsEnd:
                 if not task.done():
                     raise
         return task.result()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether who waits was cancelled meanwhile."""
+        return self._cancelled is not None
 
     def check(self) -> None:
         """Go on with a cancellation that came meanwhile."""

@@ -16,8 +16,8 @@ from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp
 
 from ..checkpointing.errors import HoldfastError
-from ..checkpointing.journal import Claim, Doubt, Effect, Journal, Settlement, State
-from .actions import Action, Work
+from ..checkpointing.journal import Claim, Doubt, Settlement, State
+from .actions import Action, ToItsEnd, Work
 from .asking import Answer, resolved
 from .envelope import sealed
 from .placing import Call, Reconcile
@@ -104,8 +104,15 @@ def _claimed(call: Call, again: bool) -> Work[Claim]:
     effect = call.effect
     key, answered = (effect.thread_id, effect.effect_id), Future[None]()
     _claiming[key] = answered
+    ending, journal = ToItsEnd(), call.journal
     try:
-        claim: Claim = yield _claim(call.journal, effect, again)
+        claim: Claim = yield Action(
+            lambda: journal.claim(effect, again=again), lambda: ending.of(journal.aclaim(effect, again=again))
+        )
+        if ending.cancelled and claim.outcome == "claimed":
+            # Nothing was called, and that is sure: nobody need be asked about it.
+            yield settled(call, claim, "failed", time.monotonic(), details={"error": "cancelled before it was made"})
+        ending.check()
         if claim.outcome == "claimed":
             if effect.lease is not None:
                 effect.lease.check()
@@ -214,10 +221,6 @@ def settled(
         claim=claim, state=state, result=kept, duration=time.monotonic() - began, details=said, **more
     )
     return Action(lambda: call.journal.settle(settlement), lambda: call.journal.asettle(settlement))
-
-
-def _claim(journal: Journal, effect: Effect, again: bool) -> Action:
-    return Action(lambda: journal.claim(effect, again=again), lambda: journal.aclaim(effect, again=again))
 
 
 def _under_way(doubt: Doubt) -> bool:

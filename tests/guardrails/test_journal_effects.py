@@ -21,9 +21,10 @@ from pydantic import BaseModel
 
 from holdfast.checkpointing import Database
 from holdfast.checkpointing.durable import NotResumable
-from holdfast.checkpointing.journal import JournalMismatch
+from holdfast.checkpointing.journal import Claim, Effect, Journal, JournalMismatch
 from holdfast.guardrails import CallAbandoned, JournalNeedsSaver, NotDone, effect, effects, idempotency_key
 from tests.support.calls import (
+    ON,
     ONE,
     Crash,
     acting,
@@ -431,3 +432,40 @@ def test_a_process_forked_during_a_call(db: Database) -> None:
 
     both(node_graph(db.saver, node), BEGIN, "sync")
     assert ends == [0]
+
+
+async def test_a_call_that_is_cancelled_while_it_is_claimed_was_not_made(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is known, so nobody is asked about it: the next run simply makes it."""
+    made: list[str] = []
+    claimed, answer = asyncio.Event(), asyncio.Event()
+    real = Journal.aclaim
+
+    async def held_back(journal: Journal, asked: Effect, *, again: bool = False) -> Claim:
+        claim = await real(journal, asked, again=again)
+        claimed.set()
+        await answer.wait()
+        return claim
+
+    @effect
+    async def act(what: str) -> str:
+        made.append(what)
+        return what
+
+    async def node(state: MessagesState) -> Any:
+        return {"messages": [("ai", await act("a"))]}
+
+    runner = node_graph(db.saver, node)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "aclaim", held_back)
+        run = asyncio.ensure_future(runner.ainvoke(BEGIN, ON, durability="sync"))
+        await claimed.wait()
+        run.cancel()
+        await asyncio.sleep(0)  # the cancellation is on its way
+        answer.set()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert (made, await db.journal.adoubts("t")) == ([], [])
+    assert (await runner.ainvoke(None, ON))["messages"][-1].text == "a"
+    assert made == ["a"]
