@@ -204,10 +204,15 @@ class ThreadMemory:
             return ListEdit(refs=tuple(fresh)), Listed(list(messages), fresh, contents), []
         listed = Listed(list(messages), best.refs[:shared] + fresh, best.contents[:shared] + contents)
         prefix = shared
-        for index in self._suspects(messages, best, shared):
-            listed.refs[index] = self.digest_of(messages[index], store)
-            listed.contents[index] = messages[index].content
-            prefix = min(prefix, index)
+        suspects, changed = self._suspects(messages, best, shared), len(self._changed)
+        while suspects:
+            for index in suspects:
+                listed.refs[index] = self.digest_of(messages[index], store)
+                listed.contents[index] = messages[index].content
+                prefix = min(prefix, index)
+            # What was found to be changed may stand elsewhere in the list too.
+            more, changed = len(self._changed) > changed, len(self._changed)
+            suspects = [i for i in range(shared) if id(messages[i]) in self._changed] if more else []
         source = before or best
         edit, path = _edit(listed.refs, source, prefix if source.refs is best.refs else 0)
         return edit, listed, path

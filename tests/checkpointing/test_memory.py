@@ -162,6 +162,16 @@ def test_every_version_reads_as_what_was_put(steps: list[Step]) -> None:
     assert [channel.read(known.source) for known in channel.known] == history
 
 
+def test_a_message_that_stands_twice_in_a_list_is_seen_to_change_in_both_places() -> None:
+    channel = Channel()
+    messages = said(200)
+    channel.step(messages)
+    twice = [*messages, messages[100]]
+    channel.step(twice)
+    twice[-1].additional_kwargs["n"] = "changed in place"
+    assert channel.step(list(twice)) == [digest(message) for message in twice]
+
+
 def test_appending_reads_few_versions_and_writes_little() -> None:
     """A list of 1,000 versions is put together from some dozen of them; each adds about what is new."""
     channel, longest = Channel(), 0
