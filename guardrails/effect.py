@@ -12,7 +12,7 @@ from .actions import Action, acarry_out, carry_out, never
 from .asking import verdict_of
 from .effects import Codec, made
 from .envelope import opened, sealed
-from .placing import Call, OnDoubt, placed
+from .placing import Call, OnDoubt, checked, placed
 from .written import digest
 
 P = ParamSpec("P")
@@ -52,7 +52,7 @@ def effect(
 
 
 def _effect(func: Callable[..., Any], *, name: str | None, key: Callable[..., str] | None, on_doubt: OnDoubt) -> Any:
-    called = name or func.__qualname__
+    called, on_doubt = name or func.__qualname__, checked(on_doubt)
     signature = inspect.signature(func)
 
     def place(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:

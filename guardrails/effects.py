@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp
@@ -24,7 +24,6 @@ from .placing import Call, Reconcile
 from .tracing import facts, logged, traced
 from .written import told
 
-T = TypeVar("T")
 _key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
@@ -19,12 +19,11 @@ from .asking import verdict_of
 from .effects import Codec, made
 from .envelope import opened, sealed
 from .journaled_model import journaled
-from .placing import Call, OnDoubt, placed
+from .placing import Call, OnDoubt, checked, placed
 from .stops import stopping
 from .tracing import traced
 from .written import told
 
-ToolResult = ToolMessage | Command[Any] | list[ToolMessage | Command[Any]]
 ON_DOUBT: Final = "on_doubt"
 """In a tool's `metadata`: its `OnDoubt`."""
 
@@ -43,9 +42,13 @@ class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
     """
 
     def __init__(self, on_doubt: Mapping[str, OnDoubt] | None = None) -> None:
-        """`on_doubt`: by a tool's name, what to do about a call whose outcome is unknown."""
+        """`on_doubt`: by a tool's name, what to do about a call whose outcome is unknown.
+
+        Raises:
+            ValueError: that is none of the ways.
+        """
         super().__init__()
-        self._on_doubt: dict[str, OnDoubt] = {**(on_doubt or {})}
+        self._on_doubt: dict[str, OnDoubt] = {name: checked(given) for name, given in (on_doubt or {}).items()}
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -92,7 +95,7 @@ def declared(tool: BaseTool | None) -> OnDoubt:
     """What a tool says of itself, in its metadata."""
     metadata: Mapping[str, Any] = (tool.metadata if tool is not None else None) or {}
     if (given := metadata.get(ON_DOUBT)) is not None:
-        return cast("OnDoubt", given)
+        return checked(given)
     if metadata.get("readOnlyHint"):
         return "retry"
     return "idempotent" if metadata.get("idempotentHint") else "ask"

@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
@@ -160,7 +160,7 @@ def placed(
         thread_id=thread_id,
         effect_id=f"{PREFIX}{digest([info.task_id, kind, identity, nth]).hex()}",
         kind=kind,
-        name=name,
+        name=told(name),  # a model may have made it up
         request=digested,
         asked=shown,
         task_id=info.task_id,
@@ -176,6 +176,18 @@ def placed(
     if kind == "model":
         attempt.answered = call
     return call
+
+
+def checked(on_doubt: Any) -> OnDoubt:
+    """What somebody declared.
+
+    >>> checked("sometimes")
+    Traceback (most recent call last):
+    ValueError: on_doubt must be "ask", "retry", "idempotent" or a function, not 'sometimes'
+    """
+    if callable(on_doubt) or on_doubt in ("ask", "retry", "idempotent"):
+        return cast("OnDoubt", on_doubt)
+    raise ValueError(f'on_doubt must be "ask", "retry", "idempotent" or a function, not {on_doubt!r}')
 
 
 def _attempt_key(info: Any) -> tuple[Any, ...]:

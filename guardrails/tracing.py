@@ -39,7 +39,15 @@ def traced(run: BaseRunManager | RunnableConfig | None, said: Mapping[str, Any])
     """Add to the metadata of the run that is being traced, and to the attributes of the current span.
 
     A model's own run is given; for other calls the config of the node that makes them, whose run lists them all.
+    A collector that fails harms no call: this one is claimed by now.
     """
+    try:
+        _traced(run, said)
+    except Exception:
+        _log.warning("a call could not be traced", exc_info=True)
+
+
+def _traced(run: BaseRunManager | RunnableConfig | None, said: Mapping[str, Any]) -> None:
     if isinstance(run, BaseRunManager):
         for metadata in _metadata(run.handlers, run.run_id):
             metadata.update({f"holdfast_{name}": value for name, value in said.items()})

@@ -130,7 +130,7 @@ def copy(uri: str, source: str, target: str) -> None:
     """Copy a thread's rows as they are."""
     with psycopg.connect(uri) as connection:
         for table in TABLES:
-            names = connection.execute(f"SELECT * FROM {table} LIMIT 0").description or ()  # noqa: S608
+            names = connection.execute(f"SELECT * FROM {table} LIMIT 0").description or ()  # noqa: S608  # tables of ours
             columns = sql.SQL(", ").join(sql.Identifier(name.name) for name in names[1:])
             connection.execute(
                 sql.SQL("INSERT INTO {0} (thread_id, {1}) SELECT %s, {1} FROM {0} WHERE thread_id = %s").format(
@@ -148,7 +148,7 @@ def rows(uri: str, thread: str) -> set[tuple[Any, ...]]:
             (table, *map(str, row))
             for table in TABLES
             for row in connection.execute(
-                f"SELECT * FROM {table} WHERE thread_id = %s {final.get(table, '')}".encode(),  # noqa: S608
+                f"SELECT * FROM {table} WHERE thread_id = %s {final.get(table, '')}".encode(),  # noqa: S608  # tables of ours
                 (thread,),
             )
         }

@@ -340,7 +340,7 @@ def test_a_heartbeat_that_comes_too_late_finds_out(other: Database, database_uri
         found.append(lease)
         steal(database_uri, "t")
         while not lease.lost:
-            time.sleep(0.01)
+            time.sleep(0.01)  # a heartbeat finds it out
         with pytest.raises(LeaseLost, match="'t'"):
             lease.check()
         return {}

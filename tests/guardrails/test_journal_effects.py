@@ -22,7 +22,15 @@ from pydantic import BaseModel
 from holdfast.checkpointing import Database
 from holdfast.checkpointing.durable import NotResumable
 from holdfast.checkpointing.journal import Claim, Effect, Journal, JournalMismatch
-from holdfast.guardrails import CallAbandoned, JournalNeedsSaver, NotDone, effect, effects, idempotency_key
+from holdfast.guardrails import (
+    CallAbandoned,
+    JournalMiddleware,
+    JournalNeedsSaver,
+    NotDone,
+    effect,
+    effects,
+    idempotency_key,
+)
 from tests.support.calls import (
     ON,
     ONE,
@@ -469,3 +477,44 @@ async def test_a_call_that_is_cancelled_while_it_is_claimed_was_not_made(
     assert (made, await db.journal.adoubts("t")) == ([], [])
     assert (await runner.ainvoke(None, ON))["messages"][-1].text == "a"
     assert made == ["a"]
+
+
+def test_a_name_that_no_database_takes_harms_no_call(db: Database) -> None:
+    """A model makes up the names of tools."""
+
+    @effect(name="pay\0\ud800")
+    def act(what: str) -> str:
+        return what
+
+    def node(state: MessagesState) -> Any:
+        return {"messages": [("ai", act("a"))]}
+
+    assert both(node_graph(db.saver, node), BEGIN, "sync")["messages"][-1].text == "a"
+    assert "pay?" in {event.details.get("name") for event in db.audit.read(thread_id="t")}
+
+
+def test_a_collector_that_fails_harms_no_call(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def broken(*_: Any) -> Any:
+        asked.append("metadata")
+        raise ConnectionError("no collector")
+
+    @effect
+    def act(what: str) -> str:
+        return what
+
+    def node(state: MessagesState) -> Any:
+        return {"messages": [("ai", act("a"))]}
+
+    monkeypatch.setattr("holdfast.guardrails.tracing._metadata", broken)
+    assert both(node_graph(db.saver, node), BEGIN, "sync")["messages"][-1].text == "a"
+    assert (asked, db.journal.doubts("t")) == (["metadata"], [])
+
+
+def test_a_way_that_there_is_not_is_refused_where_it_is_given() -> None:
+    wrong: Any = "sometimes"
+    with pytest.raises(ValueError, match="on_doubt must be"):
+        effect(on_doubt=wrong)(str)
+    with pytest.raises(ValueError, match="not 'sometimes'"):
+        JournalMiddleware({"pay": wrong})
