@@ -22,7 +22,7 @@ from .integrity import CheckpointCorrupted, Damage
 from .journal import Doubt, Journal, JournalMismatch
 from .leases import Lease, Leases
 from .messages import LoggedMessage
-from .migrate import SchemaTooNew, SetupRefused
+from .migrate import SchemaDiffers, SchemaTooNew, SetupRefused
 from .rollback import UnknownCheckpoint
 from .saver import HoldfastSaver
 from .serde import InvalidEncryptionKey, NotDecrypted, StrictSerializer, TypeNotAllowed
@@ -75,6 +75,7 @@ __all__ = [
     "NothingAudited",
     "NothingStored",
     "Passage",
+    "SchemaDiffers",
     "SchemaTooNew",
     "SetupRefused",
     "Severity",

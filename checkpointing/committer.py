@@ -15,7 +15,7 @@ import psycopg
 from langchain_core.runnables import RunnableConfig
 
 from .batch import Batch
-from .bridge import connection_errors
+from .bridge import connection_errors, one_line
 from .connections import BlockingConnections, Steps, run_again_blocking
 from .durable import Durable
 from .errors import DatabaseUnavailable, LeaseLost, ThreadChanged
@@ -124,7 +124,7 @@ class Committer:
             raise LeaseLost(waiting.lease.thread_id)
         if (lost := self._failed.get(waiting.operation.thread_id)) is not None:
             raise DatabaseUnavailable(
-                "an earlier checkpoint of this thread could not be saved; resume it from what was"
+                f"an earlier checkpoint of this thread could not be saved ({one_line(lost)}); resume it from what was"
             ) from lost
 
     def _answer_early(self, key: tuple[str, str]) -> None:

@@ -108,7 +108,7 @@ class Database:
             InvalidDatabaseURI: the URI cannot be parsed.
             DatabaseUnavailable: nobody answers there, or it refuses us.
             MissingExtra, EmbeddedPostgresFailed: the embedded default cannot be had.
-            SetupRefused, SchemaTooNew: the schema cannot be brought to this version.
+            SetupRefused, SchemaTooNew, SchemaDiffers: the schema cannot be brought to this version.
         """
         database = await asyncio.to_thread(
             cls, uri, types=types, serde=serde, policy=policy, on_corruption=on_corruption, lease_ttl=lease_ttl

@@ -169,7 +169,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         """Create or upgrade the tables, however many do so at once; done when it returns, and may be awaited.
 
         Raises:
-            SchemaTooNew, SetupRefused, DatabaseUnavailable: as `Database`.
+            SchemaTooNew, SchemaDiffers, SetupRefused, DatabaseUnavailable: as `Database`.
         """
         self._bridge.call(self._set_up)
         return Done()

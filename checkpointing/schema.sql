@@ -5,7 +5,8 @@ CREATE SCHEMA holdfast;
 CREATE TABLE holdfast.migrations (
     version integer PRIMARY KEY,
     name text NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now()
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    digest text -- sha256 of the file, hexadecimal
 );
 
 CREATE TABLE holdfast.documents (
@@ -89,6 +90,23 @@ BEGIN
         RAISE EXCEPTION 'the thread was changed by upkeep' USING ERRCODE = 'HF001';
     END IF;
     RETURN kept;
+END
+$$;
+
+-- A namespace's first commit, which has no head that upkeep could have locked, waits for upkeep of its thread;
+-- upkeep waits for it. The lock is let go at the transaction's end.
+-- A head of a thread that has been run carries its lease's generation: another worker cannot have taken it over.
+CREATE FUNCTION holdfast.opened(thread text, known boolean, expected bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    kept bigint;
+BEGIN
+    IF known THEN
+        RETURN holdfast.still(0, 1);
+    END IF;
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended(thread, 1869636974));
+    SELECT generation INTO kept FROM holdfast.leases WHERE thread_id = thread FOR SHARE;
+    RETURN holdfast.still(coalesce(kept, expected), expected);
 END
 $$;
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 
 _FILES = files(__name__.rpartition(".")[0])
@@ -18,6 +19,11 @@ class Migration:
     version: int
     name: str
     statements: bytes
+
+    @property
+    def digest(self) -> str:
+        """Of the statements, hexadecimal; the same whatever line ends a checkout gave them."""
+        return sha256(self.statements.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def queries(name: str) -> dict[str, bytes]:

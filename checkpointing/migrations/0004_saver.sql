@@ -1,3 +1,6 @@
+-- From here on it is recorded what was run: a database that another build set up is known for one.
+ALTER TABLE holdfast.migrations ADD COLUMN digest text; -- sha256 of the file, hexadecimal
+
 -- What the saver keeps beside the official tables: each message once, and where each thread stands.
 CREATE TABLE holdfast.messages (
     thread_id text NOT NULL,

@@ -11,7 +11,11 @@ SELECT pg_advisory_unlock(%(key)s);
 SELECT to_regnamespace('holdfast') IS NOT NULL AS present, to_regclass('holdfast.migrations') IS NOT NULL AS versioned;
 
 -- name: applied_versions
-SELECT version FROM holdfast.migrations ORDER BY version;
+-- By way of jsonb, as the digest came with version 4.
+SELECT version, to_jsonb(m) ->> 'digest' AS digest FROM holdfast.migrations AS m ORDER BY version;
 
 -- name: record_version
 INSERT INTO holdfast.migrations (version, name) VALUES (%(version)s, %(name)s);
+
+-- name: record_digest
+UPDATE holdfast.migrations SET digest = %(digest)s WHERE version = %(version)s;

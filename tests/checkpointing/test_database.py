@@ -30,6 +30,7 @@ from holdfast.checkpointing import (
     DatabaseUnavailable,
     HoldfastError,
     InvalidDatabaseURI,
+    SchemaDiffers,
     SchemaTooNew,
     SetupRefused,
     ThreadBusy,
@@ -193,6 +194,14 @@ def test_a_newer_schema_is_refused(database_uri: str) -> None:
     with psycopg.connect(database_uri) as connection:
         connection.execute("INSERT INTO holdfast.migrations (version, name) VALUES (9999, 'of tomorrow')")
     with pytest.raises(SchemaTooNew, match="schema version 9999"):
+        Database(database_uri)
+
+
+@pytest.mark.parametrize("digest", [None, "0" * 64])
+def test_a_schema_of_another_build_is_refused(database_uri: str, digest: str | None) -> None:
+    with psycopg.connect(database_uri) as connection:
+        connection.execute("UPDATE holdfast.migrations SET digest = %s WHERE version = 5", [digest])
+    with pytest.raises(SchemaDiffers, match=r"schema version 5 \(leases\).*use an empty database"):
         Database(database_uri)
 
 
