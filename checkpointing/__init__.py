@@ -1,6 +1,7 @@
 """Durable facts in Postgres: the floor that everything else stands on."""
 
 from .audit import AuditEvent, AuditTrail, NewEvent, NothingAudited
+from .budgets import Budget, BudgetExceeded, InvalidBudget, SetBudget, SpentWindow
 from .chain import ChainFinding, ChainHead
 from .database import Database
 from .documents import Document, Documents, Passage
@@ -19,13 +20,16 @@ from .errors import (
 )
 from .findings import Finding, Severity
 from .integrity import CheckpointCorrupted, Damage
-from .journal import Doubt, Journal, JournalMismatch
+from .journal import Doubt, Journal
 from .leases import Lease, Leases
+from .ledger import Ledger, Outstanding
 from .messages import LoggedMessage
 from .migrate import SchemaDiffers, SchemaTooNew, SetupRefused
+from .records import JournalMismatch
 from .rollback import UnknownCheckpoint
 from .saver import HoldfastSaver
 from .serde import InvalidEncryptionKey, NotDecrypted, StrictSerializer, TypeNotAllowed
+from .spending import Charge, Closing, Nearest, Reservation, Wanted
 from .store import HoldfastStore
 from .threads import ThreadRecord, Threads
 from .upkeep import ThreadExists
@@ -45,9 +49,13 @@ __all__ = [
     "Audience",
     "AuditEvent",
     "AuditTrail",
+    "Budget",
+    "BudgetExceeded",
     "ChainFinding",
     "ChainHead",
+    "Charge",
     "CheckpointCorrupted",
+    "Closing",
     "Damage",
     "Database",
     "DatabaseClosed",
@@ -60,6 +68,7 @@ __all__ = [
     "HoldfastError",
     "HoldfastSaver",
     "HoldfastStore",
+    "InvalidBudget",
     "InvalidDatabaseURI",
     "InvalidEncryptionKey",
     "Journal",
@@ -67,18 +76,24 @@ __all__ = [
     "Lease",
     "LeaseLost",
     "Leases",
+    "Ledger",
     "LoggedMessage",
     "MissingExtra",
+    "Nearest",
     "NewEvent",
     "NotDecrypted",
     "NotResumable",
     "NothingAudited",
     "NothingStored",
+    "Outstanding",
     "Passage",
+    "Reservation",
     "SchemaDiffers",
     "SchemaTooNew",
+    "SetBudget",
     "SetupRefused",
     "Severity",
+    "SpentWindow",
     "StrictSerializer",
     "ThreadBusy",
     "ThreadChanged",
@@ -92,6 +107,7 @@ __all__ = [
     "UnreadablePolicy",
     "Visibility",
     "VisibilityPolicy",
+    "Wanted",
     "message_in",
     "strictest",
     "tagged",

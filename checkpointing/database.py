@@ -256,6 +256,7 @@ class Database:
             lease_ttl=lease_ttl,
         )
         self.journal = self.saver.journal
+        self.ledger = self.saver.ledger
         self._care = Care(self.saver.upkeep)
         self.store = HoldfastStore(self._bridge, AsyncPostgresStore(self._pool))
         self.documents = Documents(self._bridge, self._pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,11 +13,12 @@ from typing import Any, Final
 
 import psycopg
 
-from .bridge import connection_errors
+from .bridge import connection_errors, one_line
 from .connections import BlockingConnections, Rows, Steps, run_again_blocking
 from .errors import DatabaseUnavailable
 
 _AT_ONCE: Final = 256
+_log: Final = logging.getLogger("holdfast.checkpointing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,12 @@ class Grouped:
             self._add(_Request(kind, asked, Waiter(done, loop)))
             return await done
 
+    def hand_over(self, kind: str, asked: Any) -> None:
+        """`ask` without waiting for the answer; an error is logged."""
+        done = Future[tuple[Any, ...]]()
+        done.add_done_callback(_log_failure)
+        self._add(_Request(kind, asked, Waiter(done)))
+
     def _add(self, request: _Request) -> None:
         self._check()
         with self._arrival:
@@ -151,6 +159,11 @@ class Grouped:
                 tell((request.waiter, None, failed) for request in requests)
         else:
             tell((request.waiter, row, None) for request, row in zip(requests, rows, strict=True))
+
+
+def _log_failure(done: Future[tuple[Any, ...]]) -> None:
+    if (error := done.exception()) is not None:
+        _log.warning("what was handed over could not be written: %s", one_line(error))
 
 
 @dataclass(frozen=True, slots=True)

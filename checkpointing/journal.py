@@ -6,102 +6,27 @@ import itertools
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final, Literal, cast
 
-from .arrays import BytesArray, IntArray, TextArray
 from .audit import storable
 from .bridge import Bridge
-from .connections import BlockingConnections, Connections, Steps, run_again
+from .connections import Connections, Steps, run_again
 from .durable import Durable
-from .errors import HoldfastError, LeaseLost
 from .grouping import Grouped
 from .leases import Lease, Leases
+from .records import Claim, Effect, OnDoubt, Settlement
 from .sql import queries
+from .statements import Asked, claimed, leaving, settled
 
 SQL: Final = queries("journal")
-Kind = Literal["model", "tool", "effect"]
-State = Literal["completed", "failed", "raised", "suspended"]
-OnDoubt = Literal["ask", "retry", "idempotent", "reconcile"]
 Verdict = Literal["happened", "did not happen", "abandoned"]
-_EVENTS: Final = {"completed": "completed", "failed": "failed", "raised": "failed", "suspended": "suspended"}
 _STATES: Final[dict[Verdict, str]] = {
     "happened": "completed",
     "did not happen": "failed",
     "abandoned": "abandoned",
 }
-
-
-class JournalMismatch(HoldfastError):
-    """A call is not the one that was written down under its id: the graph was changed under a running thread."""
-
-    def __init__(self, effect: Effect) -> None:
-        self.effect_id: Final = effect.effect_id
-        super().__init__(
-            f"{effect.kind} {effect.name!r} of thread {effect.thread_id!r} was recorded with other arguments under the "
-            f"id {effect.effect_id}: the graph was changed while the thread ran; run the thread to its end with the "
-            "graph it was begun with, or go on from an earlier checkpoint"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
-    """A call that is about to be made, and where."""
-
-    thread_id: str
-    effect_id: str
-    """The same on every re-execution; what a tool is given as its idempotency key."""
-    kind: Kind
-    name: str
-    request: bytes
-    """Digest of what is asked."""
-    asked: Mapping[str, Any]
-    """What is asked, as JSON, for people."""
-    on_doubt: OnDoubt = "ask"
-    """Who says what became of it, if its worker goes away."""
-    task_id: str
-    checkpoint_ns: str = ""
-    node: str | None = None
-    step: int | None = None
-    correlation_id: str | None = None
-    run_id: str | None = None
-    lease: Lease | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What may be done about a call.
-
-    `claimed`: make it, then settle it. `completed`: `result` is its record. `abandoned`: a person gave it up.
-    `in_doubt`: it was begun by somebody who is gone; nobody knows what became of it.
-    """
-
-    effect: Effect
-    outcome: Literal["claimed", "completed", "abandoned", "in_doubt"]
-    attempt: int
-    token: str
-    result: tuple[str, bytes] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """What became of a call."""
-
-    claim: Claim
-    state: State
-    result: tuple[str, bytes] | None = None
-    event: str | None = None
-    """The audit event's second word, if it is another than the state's."""
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost: Decimal | None = None
-    """US dollars."""
-    duration: float | None = None
-    """Seconds."""
-    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """For the audit trail, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +89,7 @@ class Journal:
         self,
         bridge: Bridge,
         connections: Connections,
-        writes: BlockingConnections,
+        grouped: Grouped,
         durable: Durable,
         leases: Leases,
     ) -> None:
@@ -175,29 +100,27 @@ class Journal:
         self._numbers = itertools.count(1)
         self._bridge = bridge
         self._connections = connections
-        # Ends first: a call that was cancelled while its end was on the way may be claimed again beside it.
-        self._grouped = Grouped(
-            writes, bridge.check, {"settle": (SQL["settle"], _settlements), "claim": (SQL["claim"], _claims)}
-        )
+        self._grouped = grouped
 
     def claim(self, effect: Effect, *, again: bool = False) -> Claim:
         """Write down that a call is about to be made; `again` takes one whose outcome is unknown.
 
         Raises:
             JournalMismatch: another call was recorded under its id.
+            BudgetExceeded: what it may cost is more than what is left; nothing is written down.
             LeaseLost: another worker runs the thread now.
             DatabaseUnavailable: the database is lost; the call must not be made.
         """
         asked = self._asked(effect, again)
-        return _claimed(asked, self._grouped.ask("claim", asked))
+        return claimed(asked, self._grouped.ask(asked.kind, asked))
 
     async def aclaim(self, effect: Effect, *, again: bool = False) -> Claim:
         """`claim` on any asyncio loop."""
         asked = self._asked(effect, again)
-        return _claimed(asked, await self._grouped.aask("claim", asked))
+        return claimed(asked, await self._grouped.aask(asked.kind, asked))
 
-    def _asked(self, effect: Effect, again: bool) -> _Asked:
-        return _Asked(effect, again, f"{self._name}-{next(self._numbers)}")
+    def _asked(self, effect: Effect, again: bool) -> Asked:
+        return Asked(effect, again, f"{self._name}-{next(self._numbers)}", self.leases.worker)
 
     def settle(self, settlement: Settlement) -> None:
         """Write down what became of a call; if this fails, its outcome is unknown.
@@ -206,11 +129,11 @@ class Journal:
             LeaseLost: it is not ours to say any more.
             DatabaseUnavailable: the database is lost.
         """
-        _settled(settlement, self._grouped.ask("settle", settlement))
+        settled(settlement, self._grouped.ask(leaving(settlement), settlement))
 
     async def asettle(self, settlement: Settlement) -> None:
         """`settle` on any asyncio loop; cancelling it does not keep it from being written."""
-        _settled(settlement, await self._grouped.aask("settle", settlement))
+        settled(settlement, await self._grouped.aask(leaving(settlement), settlement))
 
     def begun(self, thread_id: str, task_id: str) -> list[Doubt]:
         """The calls of a task that were begun and of which no end is known, those that are being made too."""
@@ -283,7 +206,7 @@ class Journal:
         }
 
         def steps() -> Steps[bool]:
-            ((done,),) = yield SQL["resolve"], parameters
+            ((done, _),) = yield SQL["resolve"], parameters
             return cast("bool", done)
 
         return await run_again(self._connections, steps)
@@ -301,68 +224,3 @@ class Journal:
             return cast("bool", done)
 
         return await run_again(self._connections, steps)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    effect: Effect
-    again: bool
-    token: str
-
-
-def _claims(asked: Sequence[_Asked]) -> Mapping[str, Any]:
-    effects = [one.effect for one in asked]
-    leases = [effect.lease for effect in effects]
-    return {
-        "thread": TextArray(effect.thread_id for effect in effects),
-        "effect": TextArray(effect.effect_id for effect in effects),
-        "kind": TextArray(effect.kind for effect in effects),
-        "name": TextArray(effect.name for effect in effects),
-        "request": BytesArray(effect.request for effect in effects),
-        "asked": TextArray(storable(effect.asked) for effect in effects),
-        "token": TextArray(one.token for one in asked),
-        "worker": TextArray(lease.worker if lease else "" for lease in leases),
-        "epoch": IntArray(lease.epoch if lease else None for lease in leases),
-        "again": IntArray(int(one.again) for one in asked),
-        "ns": TextArray(effect.checkpoint_ns for effect in effects),
-        "task": TextArray(effect.task_id for effect in effects),
-        "node": TextArray(effect.node for effect in effects),
-        "step": IntArray(effect.step for effect in effects),
-        "correlation": TextArray(effect.correlation_id for effect in effects),
-        "run": TextArray(effect.run_id for effect in effects),
-        "on_doubt": TextArray(effect.on_doubt for effect in effects),
-    }
-
-
-def _claimed(asked: _Asked, row: tuple[Any, ...]) -> Claim:
-    outcome, attempt, kind, data = row
-    if outcome == "lost":
-        raise LeaseLost(asked.effect.thread_id)
-    if outcome == "mismatch":
-        raise JournalMismatch(asked.effect)
-    return Claim(asked.effect, outcome, attempt, asked.token, (kind, bytes(data)) if data is not None else None)
-
-
-def _settlements(asked: Sequence[Settlement]) -> Mapping[str, Any]:
-    effects = [one.claim.effect for one in asked]
-    results = [one.result or (None, None) for one in asked]
-    return {
-        "thread": TextArray(effect.thread_id for effect in effects),
-        "effect": TextArray(effect.effect_id for effect in effects),
-        "token": TextArray(one.claim.token for one in asked),
-        "epoch": IntArray(effect.lease.epoch if effect.lease else None for effect in effects),
-        "state": TextArray(one.state for one in asked),
-        "event": TextArray(one.event or _EVENTS[one.state] for one in asked),
-        "type": TextArray(kind for kind, _ in results),
-        "result": BytesArray(data for _, data in results),
-        "tokens_in": IntArray(one.input_tokens for one in asked),
-        "tokens_out": IntArray(one.output_tokens for one in asked),
-        "price": TextArray(None if one.cost is None else str(one.cost) for one in asked),
-        "ms": TextArray(None if one.duration is None else f"{one.duration * 1000:.3f}" for one in asked),
-        "details": TextArray(storable(one.details) for one in asked),
-    }
-
-
-def _settled(settlement: Settlement, row: tuple[Any, ...]) -> None:
-    if not row[0]:
-        raise LeaseLost(settlement.claim.effect.thread_id)

@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
@@ -32,9 +32,11 @@ from .committer import Committer
 from .connections import BlockingConnections, Connections, LoopConnections, ThreadConnections
 from .deltas import delta_history
 from .durable import Durable
+from .grouping import Grouped
 from .histories import history
 from .journal import Journal
 from .leases import LEASE_TTL, Leases, checked_ttl, run_control
+from .ledger import Ledger
 from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
@@ -43,6 +45,7 @@ from .operations import Put, PutWrites
 from .reading import config_of, settings_of
 from .runs import current_run
 from .serde import MessageSerializer, StrictSerializer
+from .statements import statements
 from .upkeep import Upkeep
 from .visibility import VisibilityPolicy
 from .writing import Encoder
@@ -160,10 +163,15 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self.leases = Leases(bridge, connections, lease_ttl, owner=self)
         self._durable = Durable()
         self._committer = Committer(commits, self._memory, self.leases, self._durable, bridge.check)
-        self.journal = Journal(bridge, connections, journal, self._durable, self.leases)
+        grouped = Grouped(journal, bridge.check, statements(self._now))
+        self.journal = Journal(bridge, connections, grouped, self._durable, self.leases)
+        self.ledger = Ledger(bridge, connections, grouped, self.leases.worker)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
         self._encoder = Encoder(serde, policy, self._memory, self.leases)
         self.upkeep = Upkeep(self._loader, self._memory, connections)
+
+    def _now(self) -> datetime | None:
+        return self.ledger.clock()
 
     def setup(self) -> Done:
         """Create or upgrade the tables, however many do so at once; done when it returns, and may be awaited.

@@ -13,7 +13,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphInterrupt
 from langgraph.types import interrupt
 
-from ..checkpointing.journal import Doubt, Effect, Journal, Said, Verdict, spoken
+from ..checkpointing.journal import Doubt, Journal, Said, Verdict, spoken
+from ..checkpointing.records import Effect
 from .actions import Action, Work
 
 PREFIX: Final = "hf-"

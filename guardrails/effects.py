@@ -16,7 +16,8 @@ from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp
 
 from ..checkpointing.errors import HoldfastError
-from ..checkpointing.journal import Claim, Doubt, Settlement, State
+from ..checkpointing.journal import Doubt
+from ..checkpointing.records import Claim, Settlement, State
 from .actions import Action, ToItsEnd, Work
 from .asking import Answer, resolved
 from .envelope import sealed

@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableParallel, RunnableSequence
 from langchain_core.tools import BaseTool
 
-from ..checkpointing.journal import Claim
+from ..checkpointing.records import Claim
 from .actions import Action, Work, acarry_out, carry_out, never
 from .effects import Codec, begun, ended, made, settled
 from .envelope import opened, sealed

@@ -14,8 +14,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 
 from ..checkpointing.errors import HoldfastError, LeaseLost
-from ..checkpointing.journal import Effect, Journal, Kind
+from ..checkpointing.journal import Journal
 from ..checkpointing.leases import correlation_of, owner_of, run_control
+from ..checkpointing.records import Effect, Kind
 from ..checkpointing.saver import HoldfastSaver
 from .actions import Action
 from .asking import PREFIX, Asking

@@ -13,7 +13,7 @@ from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import BaseTracer
 
-from ..checkpointing.journal import Effect
+from ..checkpointing.records import Effect
 
 _log: Final = logging.getLogger("holdfast.journal")
 

@@ -27,10 +27,17 @@ FROM unnest(
 ORDER BY g.n;
 
 -- name: resolve
-SELECT holdfast.resolve(
-    %(thread)s, %(effect)s, %(state)s, %(type)s, %(result)s, %(actor)s, %(details)s::jsonb, %(said)s, %(epoch)s,
-    %(attempt)s::int
-);
+WITH resolved AS MATERIALIZED (
+    SELECT holdfast.resolve(
+        %(thread)s, %(effect)s, %(state)s, %(type)s, %(result)s, %(actor)s, %(details)s::jsonb, %(said)s, %(epoch)s,
+        %(attempt)s::int
+    ) AS done
+)
+
+SELECT
+    done,
+    CASE WHEN done THEN holdfast.close_effect(%(thread)s, %(effect)s, %(state)s::text <> 'failed')::text END
+FROM resolved;
 
 -- name: refuse
 SELECT holdfast.refuse(%(thread)s, %(effect)s, %(epoch)s, %(details)s::jsonb);

@@ -27,17 +27,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from holdfast.checkpointing import Database
 from holdfast.checkpointing.errors import DatabaseUnavailable, LeaseLost
-from holdfast.checkpointing.journal import (
-    Claim,
-    Effect,
-    Journal,
-    JournalMismatch,
-    OnDoubt,
-    Said,
-    Settlement,
-    State,
-    Verdict,
-)
+from holdfast.checkpointing.journal import Journal, Said, Verdict
+from holdfast.checkpointing.records import Claim, Effect, JournalMismatch, OnDoubt, Settlement, State
 from tests.conftest import new_database
 
 EFFECTS = ("pay", "tell", "look")

@@ -19,9 +19,10 @@ from langgraph.graph import MessagesState
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
-from holdfast.checkpointing import Database
+from holdfast.checkpointing import Database, JournalMismatch
 from holdfast.checkpointing.durable import NotResumable
-from holdfast.checkpointing.journal import Claim, Effect, Journal, JournalMismatch
+from holdfast.checkpointing.journal import Journal
+from holdfast.checkpointing.records import Claim, Effect
 from holdfast.guardrails import (
     CallAbandoned,
     JournalMiddleware,
