@@ -6,13 +6,15 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from .rates import is_mapping
 
 _FLOOR: Final = 1.05
 _HEADROOM: Final = 1.1
@@ -129,10 +131,7 @@ def _foreign(message: BaseMessage) -> int:
     content: Any = message.content
     if isinstance(content, str):
         return _beyond(content)
-    if not isinstance(content, list):
-        return 0
-    blocks = cast("list[Any]", content)
-    texts: list[Any] = [block.get("text") if isinstance(block, Mapping) else block for block in blocks]
+    texts: list[Any] = [block.get("text") if is_mapping(block) else block for block in content or ()]
     return sum(_beyond(text) for text in texts if isinstance(text, str))
 
 
@@ -198,15 +197,13 @@ def _given(model: BaseChatModel, asked: Mapping[str, Any], most: int | None) -> 
 def _with_thinking(model: BaseChatModel, asked: Mapping[str, Any], default: int) -> int:
     """Anthropic refuses a cap that is not above the budget for thinking, which it includes."""
     thinking: Any = asked.get("thinking", getattr(model, "thinking", None))
-    if not isinstance(thinking, Mapping):
-        return default
-    return default + (_number(cast("Mapping[str, Any]", thinking).get("budget_tokens")) or 0)
+    return default + ((_number(thinking.get("budget_tokens")) or 0) if is_mapping(thinking) else 0)
 
 
 def _further(model: BaseChatModel) -> Mapping[str, Any]:
     """What a model passes on to its endpoint besides its fields."""
     further: Any = getattr(model, "model_kwargs", None)
-    return cast("Mapping[str, Any]", further) if isinstance(further, Mapping) else {}
+    return further if is_mapping(further) else {}
 
 
 def _number(value: Any) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard
 
 _MILLIONTH: Final = Decimal("0.000001")
 _NOTHING: Final = Decimal(0)
@@ -70,7 +70,7 @@ def tier_in(usage: Mapping[str, Any]) -> str | None:
     """
     for name in ("input_token_details", "output_token_details"):
         details: Any = usage.get(name)
-        if isinstance(details, Mapping):
+        if is_mapping(details):
             for tier in _TIERS:
                 if tier in details:
                     return tier
@@ -165,12 +165,17 @@ class Rates:
         )
 
 
+def is_mapping(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """What is read by keys, in answers of which nobody knows the shape."""
+    return isinstance(value, Mapping)
+
+
 def _details(usage: Mapping[str, Any], name: str) -> dict[str, int]:
     """A usage's details, without the tiers before their names."""
     found: dict[str, int] = {}
     details: Any = usage.get(name)
-    if isinstance(details, Mapping):
-        for key, value in cast("Mapping[Any, Any]", details).items():
+    if is_mapping(details):
+        for key, value in details.items():
             plain = str(key)
             for tier in _TIERS:
                 plain = plain.removeprefix(f"{tier}_")

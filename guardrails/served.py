@@ -10,6 +10,7 @@ from langchain_core.messages import BaseMessage
 
 from .listing import provider_at
 from .providers import provider_named
+from .rates import is_mapping
 
 _STANDARD: Final = {"standard", "default", "auto", "on_demand"}
 
@@ -53,14 +54,13 @@ def served(message: BaseMessage, model: str, provider: str | None = None) -> Ser
     said: Mapping[str, Any] = message.response_metadata
     name = said.get("model_name") or said.get("model")
     usage: Any = said.get("usage")
-    heard = [said.get("service_tier"), *([usage.get(key) for key in ("service_tier", "speed")] if _is(usage) else [])]
+    heard = [
+        said.get("service_tier"),
+        *([usage.get(key) for key in ("service_tier", "speed")] if is_mapping(usage) else []),
+    ]
     tiers = [tier.lower() for tier in heard if isinstance(tier, str) and tier.lower() not in _STANDARD]
     return Served(
         name if isinstance(name, str) and name else model,
         provider_named(said.get("model_provider")) or provider,
         tiers[0] if tiers else None,
     )
-
-
-def _is(value: Any) -> bool:
-    return isinstance(value, Mapping)
