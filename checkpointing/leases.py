@@ -85,6 +85,8 @@ class Lease:
     """Where a run of the async API saves its checkpoints."""
     waits: bool = False
     """Whether the run has come to an interrupt."""
+    run_key: str | None = None
+    """The same however often the run is resumed; None until somebody asks for it."""
     epoch: int = 0
     """Grows with every lease of the database; 0 until it is taken."""
     lost: bool = False

@@ -43,6 +43,7 @@ from .migrate import migrate
 from .opened import Done, OpenedSaver
 from .operations import Put, PutWrites
 from .reading import config_of, settings_of
+from .runkeys import RunKeys
 from .runs import current_run
 from .serde import MessageSerializer, StrictSerializer
 from .statements import statements
@@ -165,6 +166,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._committer = Committer(commits, self._memory, self.leases, self._durable, bridge.check)
         grouped = Grouped(journal, bridge.check, statements(self._now))
         self.journal = Journal(bridge, connections, grouped, self._durable, self.leases)
+        self.run_keys = RunKeys(bridge, connections, self._durable, self.leases)
         self.ledger = Ledger(bridge, connections, grouped, self.leases.worker)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
         self._encoder = Encoder(serde, policy, self._memory, self.leases)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Final
 
 from langgraph.config import get_config
@@ -17,11 +18,13 @@ from langgraph.errors import GraphBubbleUp
 
 from ..checkpointing.errors import HoldfastError
 from ..checkpointing.journal import Doubt
-from ..checkpointing.records import Claim, Settlement, State
+from ..checkpointing.records import Claim, Effect, Settlement, State
+from ..checkpointing.spending import Closing
 from .actions import Action, ToItsEnd, Work
 from .asking import Answer, resolved
 from .envelope import sealed
 from .placing import Call, Reconcile
+from .runway import noted
 from .tracing import facts, logged, traced
 from .written import told
 
@@ -86,22 +89,26 @@ def begun(call: Call) -> Work[Claim]:
     key = (effect.thread_id, effect.effect_id)
     while (other := _running.get(key)) is not None:
         yield _until(other)
+    if call.payment is not None:
+        wanted = yield from call.payment.wanted(call)
+        effect = replace(effect, wanted=wanted if wanted.budgets else None)
     again = call.on_doubt in ("retry", "idempotent")
-    claim = yield from _claimed(call, again)
+    claim = yield from _claimed(call, effect, again)
     while claim.outcome == "in_doubt":
         logged(logging.WARNING, "was begun before, and nobody knows what became of it", effect)
         if callable(call.on_doubt):
             yield from _reconciled(call, claim, call.on_doubt)
         else:
             yield from call.attempt.asking.settle(journal, effect, _under_way, _no_claims)
-        claim = yield from _claimed(call, False)
+        claim = yield from _claimed(call, effect, False)
+    if claim.reservation is not None:
+        noted(effect.thread_id, claim.reservation.nearest)
     if claim.outcome != "claimed":
         logged(logging.INFO, "was answered from the record", effect)
     return claim
 
 
-def _claimed(call: Call, again: bool) -> Work[Claim]:
-    effect = call.effect
+def _claimed(call: Call, effect: Effect, again: bool) -> Work[Claim]:
     key, answered = (effect.thread_id, effect.effect_id), Future[None]()
     _claiming[key] = answered
     ending, journal = ToItsEnd(), call.journal
@@ -111,7 +118,8 @@ def _claimed(call: Call, again: bool) -> Work[Claim]:
         )
         if ending.cancelled and claim.outcome == "claimed":
             # Nothing was called, and that is sure: nobody need be asked about it.
-            yield settled(call, claim, "failed", time.monotonic(), details={"error": "cancelled before it was made"})
+            said = {"error": "cancelled before it was made"}
+            yield settled(call, claim, "failed", time.monotonic(), details=said, closing=Closing(outcome="released"))
         ending.check()
         if claim.outcome == "claimed":
             if effect.lease is not None:
@@ -165,11 +173,11 @@ def _made(call: Call, act: Action, codec: Codec) -> Work[Any]:
         try:
             result = yield act
         except GraphBubbleUp:
-            yield settled(call, claim, "suspended", began)
+            yield settled(call, claim, "suspended", began, closing=Closing(outcome="released"))
             raise
         except Exception as error:
             safe = isinstance(error, NotDone) or call.on_doubt in ("retry", "idempotent")
-            yield settled(call, claim, "failed" if safe else "raised", began, error=error)
+            yield settled(call, claim, "failed" if safe else "raised", began, error=error, closing=_unpaid(call, error))
             raise
         try:
             kept = codec.sealed(call, result)
@@ -202,6 +210,12 @@ class Codec:
     def told(self, result: Any) -> dict[str, Any]:
         """For the audit trail: details, and what the call used."""
         return {"details": {"result": told(str(result))}}
+
+
+def _unpaid(call: Call, error: Exception) -> Closing | None:
+    if isinstance(error, NotDone):
+        return Closing(outcome="released")
+    return call.payment.failed(error) if call.payment is not None else None
 
 
 def settled(

@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
@@ -18,7 +18,8 @@ from ..checkpointing.journal import Journal
 from ..checkpointing.leases import correlation_of, owner_of, run_control
 from ..checkpointing.records import Effect, Kind
 from ..checkpointing.saver import HoldfastSaver
-from .actions import Action
+from ..checkpointing.spending import Closing, Wanted
+from .actions import Action, Work
 from .asking import PREFIX, Asking
 from .written import digest, told
 
@@ -98,6 +99,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_attempts.forget)
 
 
+class Payment(Protocol):
+    """Who pays for a call."""
+
+    def wanted(self, call: Call) -> Work[Wanted]:
+        """What is to be reserved for it."""
+        ...
+
+    def failed(self, error: BaseException) -> Closing | None:
+        """What becomes of that if the call ends in an error; None: it stays until the call's outcome is known."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call in its place in a run."""
@@ -110,6 +123,7 @@ class Call:
     identity: str
     nth: int
     on_doubt: OnDoubt
+    payment: Payment | None = None
 
     def missed(self) -> None:
         """It ended in an error; made again by the same execution, it is the same call."""
@@ -125,6 +139,7 @@ def placed(
     asked: Mapping[str, Any],
     on_doubt: OnDoubt,
     config: RunnableConfig | None = None,
+    payment: Payment | None = None,
 ) -> Call:
     """A call that the running task is about to make.
 
@@ -136,6 +151,7 @@ def placed(
         asked: the same for people, as JSON.
         on_doubt: what to do if it was begun before and nobody knows what became of it.
         config: the running task's, if it is not the current one.
+        payment: who pays for it, if anybody does.
 
     Raises:
         JournalNeedsSaver: the graph has another saver, or none.
@@ -173,7 +189,7 @@ def placed(
         lease=lease,
         on_doubt="reconcile" if callable(on_doubt) else on_doubt,
     )
-    call = Call(saver.journal, saver, config, effect, attempt, f"{kind} {identity}", nth, on_doubt)
+    call = Call(saver.journal, saver, config, effect, attempt, f"{kind} {identity}", nth, on_doubt, payment)
     if kind == "model":
         attempt.answered = call
     return call

@@ -8,6 +8,8 @@ from decimal import Decimal
 from threading import Lock
 from typing import Final, Literal
 
+from ..checkpointing.spending import Nearest
+
 Unit = Literal["usd", "tokens"]
 Window = Literal["run", "hour", "day"]
 _THREADS: Final = 4096
@@ -50,6 +52,14 @@ def note_runway(thread_id: str, runway: Runway | None) -> None:
             _known[thread_id] = runway
         while len(_known) > _THREADS:
             _known.popitem(last=False)
+
+
+def noted(thread_id: str, nearest: Nearest | None) -> None:
+    """`note_runway` by a reservation's answer."""
+    runway = None
+    if nearest is not None and nearest.window != "call":
+        runway = Runway(nearest.scope, nearest.unit, nearest.window, nearest.limit, nearest.used)
+    note_runway(thread_id, runway)
 
 
 def runway_of(thread_id: str) -> Runway | None:

@@ -44,3 +44,10 @@ SELECT holdfast.beat(%(worker)s, %(ttl)s) AS alive;
 
 -- name: leave
 DELETE FROM holdfast.workers WHERE worker = %(worker)s;
+
+-- name: input
+-- The newest input of a thread.
+SELECT checkpoint_id FROM checkpoints
+WHERE thread_id = %(thread_id)s AND checkpoint_ns = '' AND metadata ->> 'source' = 'input'
+ORDER BY checkpoint_id DESC
+LIMIT 1;

@@ -1,0 +1,352 @@
+"""Who pays for a call: what it may cost at the most, and what it did cost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Final
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_config
+
+from ..checkpointing.budgets import Budget, distinct
+from ..checkpointing.errors import HoldfastError
+from ..checkpointing.leases import correlation_of, owner_of
+from ..checkpointing.ledger import Ledger
+from ..checkpointing.saver import HoldfastSaver
+from ..checkpointing.spending import Closing, Wanted
+from .actions import Action, Work
+from .estimates import Margin, counted, output_cap
+from .prices import Prices, model_of
+from .rates import Tokens
+from .wrapped_model import Asked
+
+ToolPrice = Decimal | Callable[[Mapping[str, Any]], Decimal]
+"""What one call of a tool costs, or what says it of the call's arguments; US dollars."""
+TOOL_PRICE: Final = "price_usd"
+"""In a tool's `metadata`: its `ToolPrice`."""
+_RUNS: Final = 65_536
+_log: Final = logging.getLogger("holdfast.budget")
+within_tool: ContextVar[str | None] = ContextVar("holdfast_within_tool", default=None)
+"""The tool inside which calls are made now."""
+
+
+class BudgetNeedsLedger(HoldfastError):
+    """A call was to be paid for in a graph that Holdfast does not save."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "calls are paid for in graphs that Holdfast saves: compile the graph with checkpointer=db.saver and run it "
+            "with a thread_id, or give the middleware a ledger: BudgetMiddleware(..., ledger=db.ledger)"
+        )
+
+
+class UnknownScope(HoldfastError):
+    """A budget's scope names something that this run does not say."""
+
+    def __init__(self, scope: str, missing: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"budget {scope!r}: this run says nothing of {missing!r}; put it into config['metadata'] or "
+            f"config['configurable'] (there are: {', '.join(sorted(known)) or 'none'})"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """In which run a call is made, and out of which ledger it is paid."""
+
+    ledger: Ledger
+    facts: Mapping[str, str]
+    """What a scope may name: `thread_id`, `node`, `correlation_id`, and the run's metadata."""
+    thread_id: str | None = None
+    run_key: str | None = None
+    run_id: str | None = None
+    checkpoint_ns: str = ""
+    node: str | None = None
+    step: int | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What a call did cost."""
+
+    usd: Decimal
+    tokens: int
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Of whom and for what, for the audit trail."""
+
+    @property
+    def closing(self) -> Closing:
+        return Closing(outcome="settled", usd=self.usd, tokens=self.tokens)
+
+
+@dataclass(slots=True)
+class Payer:
+    """Budgets and prices, for all calls of an agent."""
+
+    budgets: tuple[Budget, ...]
+    prices: Prices
+    max_output_tokens: int
+    tool_prices: Mapping[str, ToolPrice]
+    ledger: Ledger | None = None
+    _margins: dict[tuple[str, str | None], Margin] = field(default_factory=dict[tuple[str, str | None], Margin])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def quote(self, model: BaseChatModel, asked: Asked) -> ModelQuote:
+        """What a model call may cost.
+
+        Raises:
+            UnpricedModel: its model has no price: nothing can be promised of it, and it is not called.
+        """
+        name, provider = model_of(model)
+        cap = output_cap(model, asked.given, self.max_output_tokens)
+        number = counted(asked.messages, asked.given.get("tools") or ())
+        window: Any = (model.profile or {}).get("max_input_tokens")
+        bound = self.margin(name, provider).bound(number, window if isinstance(window, int) else None)
+        usd = self.prices.worst(name, bound, cap.tokens, provider=provider, tier=asked.given.get("service_tier"))
+        return ModelQuote(
+            payer=self,
+            name=name,
+            usd=usd,
+            tokens=bound + cap.tokens,
+            provider=provider,
+            counted=number,
+            target=cap.model,
+            given={**asked.given, **cap.settings},
+        )
+
+    def tool_quote(self, name: str, args: Mapping[str, Any], price: ToolPrice | None) -> ToolQuote | None:
+        """What a tool call costs; None, if it has no price.
+
+        Raises:
+            ValueError: the price is negative or no number.
+        """
+        price = self.tool_prices.get(name, price)
+        if price is None:
+            return None
+        usd = price(args) if callable(price) else price
+        return ToolQuote(payer=self, name=name, usd=checked_price(name, usd), tokens=0)
+
+    def margin(self, model: str, provider: str | None) -> Margin:
+        with self._lock:
+            return self._margins.get((model, provider), Margin())
+
+    def observed(self, quote: ModelQuote, input_tokens: int) -> None:
+        """Learn from what a provider counted."""
+        with self._lock:
+            key = (quote.name, quote.provider)
+            self._margins[key] = self._margins.get(key, Margin()).observed(quote.counted, input_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """What a call may cost at the most."""
+
+    payer: Payer
+    name: str
+    usd: Decimal
+    tokens: int
+
+    def wanted(self, config: RunnableConfig | None) -> Work[tuple[Where, Wanted]]:
+        """What is to be reserved, and where.
+
+        Raises:
+            BudgetNeedsLedger: the graph is not saved by Holdfast, and no ledger was given.
+            UnknownScope: a budget's scope names what the run does not say.
+        """
+        where: Where = yield from located(config, self.payer.ledger)
+        budgets = distinct(filled(budget, where.facts) for budget in self.payer.budgets)
+        wanted = Wanted(
+            budgets=budgets,
+            usd=self.usd,
+            tokens=self.tokens,
+            name=self.name,
+            run_key=where.run_key,
+            thread_id=where.thread_id,
+            node=where.node,
+            correlation_id=where.correlation_id,
+        )
+        return where, wanted
+
+    def attributed(self, where: Where, **more: Any) -> dict[str, Any]:
+        """Whose cost it is."""
+        said = {"tenant": where.facts.get("tenant"), "tool": within_tool.get(), **more}
+        return {name: item for name, item in said.items() if item}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelQuote(Quote):
+    """Of a model call."""
+
+    provider: str | None
+    counted: int
+    target: BaseChatModel
+    """The model that is to be called."""
+    given: Mapping[str, Any]
+    """With these keyword arguments: the cap on the output is among them."""
+
+    def bill(self, message: BaseMessage, where: Where) -> Bill:
+        """What the answer did cost; what it may have, where it says nothing of its usage."""
+        spent = None
+        if isinstance(message, AIMessage):
+            spent = self.payer.prices.spent(message, self.name, self.provider)
+        if spent is None:
+            cost = self.attributed(where, model=self.name, provider=self.provider, estimated=True)
+            return Bill(usd=self.usd, tokens=self.tokens, cost=cost)
+        tokens: Tokens = spent.tokens
+        total = tokens.input + tokens.output + tokens.output_audio + tokens.reasoning
+        over = spent.cost > self.usd or total > self.tokens
+        if over:
+            _log.warning(
+                "a call of %s cost %s USD (%s tokens), more than the %s USD (%s tokens) reserved for it",
+                self.name, spent.cost, total, self.usd, self.tokens,
+            )  # fmt: skip
+        self.payer.observed(self, tokens.input)
+        cost = self.attributed(
+            where,
+            model=spent.served.model,
+            provider=spent.served.provider,
+            tier=spent.served.tier,
+            asked=self.name if self.name != spent.served.model else None,
+            cache_read=tokens.cache_read,
+            cache_write=tokens.cache_write + tokens.cache_write_1h,
+            reasoning=tokens.reasoning,
+            over=over,
+        )
+        return Bill(
+            usd=spent.cost,
+            tokens=total,
+            input_tokens=tokens.input,
+            output_tokens=total - tokens.input,
+            cost=cost,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolQuote(Quote):
+    """Of a tool call, whose price is known beforehand."""
+
+    def bill(self, where: Where) -> Bill:
+        return Bill(usd=self.usd, tokens=0, cost={**self.attributed(where), "tool": self.name})
+
+
+def failed(error: BaseException) -> Closing:
+    """What a model call costs that ended in an error.
+
+    Nothing, where the provider's answer was an error, or nobody was reached; else what it may have cost.
+
+    >>> failed(ConnectionRefusedError()).outcome, failed(TimeoutError()).outcome
+    ('released', 'presumed')
+    """
+    status = getattr(error, "status_code", getattr(getattr(error, "response", None), "status_code", None))
+    refused = any("ConnectError" in kind.__name__ or kind is ConnectionRefusedError for kind in _causes(error))
+    return Closing(outcome="released" if isinstance(status, int) or refused else "presumed")
+
+
+def _causes(error: BaseException | None) -> list[type]:
+    kinds: list[type] = []
+    while error is not None and len(kinds) < 100:  # noqa: PLR2004 - causes may go in a circle
+        kinds.append(type(error))
+        error = error.__cause__
+    return kinds
+
+
+def checked_price(name: str, usd: Any) -> Decimal:
+    """A tool's price, if it is one.
+
+    >>> checked_price("search", 0.01)
+    Traceback (most recent call last):
+    ValueError: the price of tool 'search' must be a Decimal of 0 or more US dollars, not 0.01
+    """
+    if not isinstance(usd, Decimal) or not usd.is_finite() or usd < 0:
+        raise ValueError(f"the price of tool {name!r} must be a Decimal of 0 or more US dollars, not {usd!r}")
+    return usd
+
+
+def filled(budget: Budget, facts: Mapping[str, str]) -> Budget:
+    """A budget with the names in its scope filled in.
+
+    >>> filled(Budget("tenant:{tenant}", daily=5), {"tenant": "acme"}).scope
+    'tenant:acme'
+    """
+    if "{" not in budget.scope:
+        return budget
+    try:
+        return replace(budget, scope=budget.scope.format_map(facts))
+    except KeyError as missing:
+        raise UnknownScope(budget.scope, str(missing.args[0]), list(facts)) from None
+
+
+def located(config: RunnableConfig | None, ledger: Ledger | None) -> Work[Where]:
+    """Where the running task is."""
+    try:
+        config = config or get_config()
+    except RuntimeError:  # no graph is running
+        config = None
+    if config is None:
+        if ledger is None:
+            raise BudgetNeedsLedger
+        return Where(ledger=ledger, facts={})
+    settings, metadata = config.get("configurable", {}), config.get("metadata") or {}
+    saver = settings.get("__pregel_checkpointer")
+    if not isinstance(saver, HoldfastSaver):
+        saver = owner_of(config)
+    info = getattr(settings.get("__pregel_runtime"), "execution_info", None)
+    thread_id = settings.get("thread_id")
+    run_key = None
+    lease = None
+    if isinstance(saver, HoldfastSaver):
+        ledger = ledger or saver.ledger
+        lease = saver.leases.of(config)
+        keys, of = saver.run_keys, config
+        if thread_id is not None:
+            run_key = yield Action(lambda: keys.of(of), lambda: keys.aof(of))
+    if ledger is None:
+        raise BudgetNeedsLedger
+    correlation_id = correlation_of(config) or (lease.correlation_id if lease is not None else None)
+    node = metadata.get("langgraph_node")
+    facts: dict[str, Any] = {**settings, **metadata}
+    facts |= {"thread_id": thread_id, "node": node, "correlation_id": correlation_id}
+    return Where(
+        ledger=ledger,
+        facts={
+            name: str(item) for name, item in facts.items() if isinstance(item, str | int) and not name.startswith("__")
+        },
+        thread_id=None if thread_id is None else str(thread_id),
+        run_key=run_key or (str(thread_id) if thread_id is not None else None),
+        run_id=lease.run_id if lease is not None else getattr(info, "run_id", None),
+        checkpoint_ns=getattr(info, "checkpoint_ns", "") or "",
+        node=node,
+        step=metadata.get("langgraph_step"),
+        correlation_id=correlation_id,
+    )
+
+
+class _Runs:
+    """Model runs that are paid for, or need not be."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids: OrderedDict[Any, None] = OrderedDict()
+
+    def add(self, run_id: Any) -> None:
+        with self._lock:
+            self._ids[run_id] = None
+            while len(self._ids) > _RUNS:
+                self._ids.popitem(last=False)
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._ids
+
+
+seen: Final = _Runs()
