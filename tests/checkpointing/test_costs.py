@@ -39,8 +39,10 @@ def by_key(lines: list[CostLine]) -> dict[str | None, str]:
 NAMES = st.sampled_from(["gpt-5", "search", "", "ü", "=1+1", "unknown"])
 COSTS = st.none() | st.decimals(min_value=0, max_value=10**9, places=12, allow_nan=False)
 KINDS = st.sampled_from(
-    ["model.called", "model.answered", "model.charged", "model.failed", "model.replayed", "tool.called"]
-    + ["tool.completed", "tool.failed", "tool.replayed", "effect.completed", "run.ended", "note", "replayed", "a.b.c"]
+    [
+        *(f"{what}.{verb}" for what in ("model", "tool") for verb in ("called", "completed", "failed", "replayed")),
+        *("model.answered", "model.charged", "effect.completed", "run.ended", "note", "replayed", "a.b.c"),
+    ]
 )
 CHARGES = st.fixed_dictionaries(
     {},
@@ -211,8 +213,8 @@ def test_a_time_begins_with_since_and_ends_before_until(dated: Database) -> None
     midnight = datetime(2026, 3, 1, tzinfo=UTC)
     noon = datetime(2026, 3, 3, 12, tzinfo=UTC)
 
-    def cost(**time: datetime) -> Decimal:
-        return total(dated.costs.report(**time)).cost
+    def cost(*, since: datetime | None = None, until: datetime | None = None) -> Decimal:
+        return total(dated.costs.report(since=since, until=until)).cost
 
     assert (cost(since=midnight), cost(since=midnight + timedelta(microseconds=1))) == (10, 9)
     assert (cost(until=noon), cost(until=noon + timedelta(microseconds=1))) == (6, 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import pairwise
 
 from holdfast.checkpointing import NewEvent
 
@@ -45,4 +46,4 @@ def published_run() -> Iterator[NewEvent]:
 def _parts(draw: random.Random, whole: int, count: int) -> list[int]:
     """Uneven whole numbers that add up."""
     cuts = [0, *sorted(draw.sample(range(1, whole), count - 1)), whole]
-    return [after - before for before, after in zip(cuts, cuts[1:], strict=False)]
+    return [after - before for before, after in pairwise(cuts)]
