@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from .common import AUDIENCES, json_option, with_database
+from .common import AUDIENCES, json_option, text_option, with_database
 
 if TYPE_CHECKING:
     from holdfast.checkpointing import AuditEvent, ChainHead, Database
@@ -39,17 +39,9 @@ def audit() -> None:
     """
 
 
-def _text(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:
-        raise click.BadParameter(f"{value!r} is no text that a database holds") from None
-    return value
-
-
 @audit.command()
-@click.argument("correlation_id", required=False, callback=_text)
-@click.option("--thread", callback=_text, help="All of this thread, or what of the decision happened on it.")
+@click.argument("correlation_id", required=False, callback=text_option)
+@click.option("--thread", callback=text_option, help="All of this thread, or what of the decision happened on it.")
 @click.option(
     "--as", "audience", type=click.Choice(AUDIENCES), default="operator", show_default=True, help="Who is looking."
 )
@@ -123,7 +115,7 @@ def head(as_json: bool) -> int:
 
 
 @audit.command()
-@click.argument("thread", required=False, callback=_text)
+@click.argument("thread", required=False, callback=text_option)
 @click.option("--all", "everything", is_flag=True, help="All threads of the database.")
 @click.option(
     "--against",

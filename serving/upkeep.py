@@ -5,7 +5,6 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -13,17 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import AUDIENCES, json_option, with_database
+from .common import AUDIENCES, age_option, json_option, with_database
 
 if TYPE_CHECKING:
     from holdfast.checkpointing import Database
-
-
-def _age(_: click.Context, __: click.Parameter, value: str) -> timedelta:
-    given = re.fullmatch(r"([1-9]\d{0,4})([hdw])", value.strip())
-    if given is None:
-        raise click.BadParameter(f"{value!r} is no length of time: a number and h, d or w, as in 12h, 30d or 8w")
-    return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[given[2]]: int(given[1])})
 
 
 @click.command()
@@ -92,7 +84,7 @@ def rollback(thread: str, checkpoint: str, as_json: bool) -> int:
 
 
 @click.command()
-@click.option("--older-than", "age", callback=_age, required=True, metavar="AGE", help="As in 12h, 30d or 8w.")
+@click.option("--older-than", "age", callback=age_option, required=True, metavar="AGE", help="As in 12h, 30d or 8w.")
 @click.option("--keep", type=click.Choice(AUDIENCES), help="Keep the messages that these may see.")
 @click.option("--dry-run", is_flag=True, help="Only say which threads it would be.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
