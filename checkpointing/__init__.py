@@ -3,6 +3,7 @@
 from .audit import AuditEvent, AuditTrail, NewEvent, NothingAudited
 from .budgets import Budget, BudgetExceeded, InvalidBudget, SetBudget, SpentWindow
 from .chain import ChainFinding, ChainHead
+from .costs import CostLine, Costs
 from .database import Database
 from .documents import Document, Documents, Passage
 from .durable import NotResumable
@@ -56,6 +57,8 @@ __all__ = [
     "Charge",
     "CheckpointCorrupted",
     "Closing",
+    "CostLine",
+    "Costs",
     "Damage",
     "Database",
     "DatabaseClosed",

@@ -25,6 +25,7 @@ from .audit import AuditTrail
 from .bridge import Bridge, one_line
 from .care import Care, Progress
 from .connections import KeptConnection, OwnConnections
+from .costs import Costs
 from .documents import Documents
 from .errors import DatabaseUnavailable, InvalidDatabaseURI
 from .findings import Finding
@@ -243,6 +244,7 @@ class Database:
         connections = OwnConnections(self._pool)
         self._log = MessageLog(connections, serde)
         self.audit = AuditTrail(self._bridge, connections)
+        self.costs = Costs(self._bridge, connections)
         self.saver = HoldfastSaver.on(
             self._bridge,
             connections,

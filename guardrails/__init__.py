@@ -1,30 +1,56 @@
 """Policies: LangChain middleware over decisions that are pure functions."""
 
+from ..checkpointing.budgets import Budget, BudgetExceeded, InvalidBudget
+from .alert_desk import AlertDesk
+from .alerts import AlertRule, BudgetAlert
 from .answers import AnswerMiddleware
 from .audience import AudienceTransformer, avisible_stream, visible_stream, visible_value
+from .budget import BudgetMiddleware, OnExceeded
 from .effect import effect
 from .effects import DID_NOT_HAPPEN, CallAbandoned, NotDone, idempotency_key
 from .envelope import ResultNotKept
 from .journaled_model import journaled
 from .journaling import JournalMiddleware
 from .model_errors import MalformedAnswer, ModelCallFailed, ModelErrorMiddleware, is_transient
+from .notify import AppriseNotifier, InvalidNotifier, LogNotifier, NotDelivered, Notifier
+from .paying import BudgetNeedsLedger, ToolPrice, UnknownScope
 from .placing import JournalNeedsSaver, OnDoubt
+from .prices import Price, Prices, UnpricedModel
 from .quotes import Located, locate, quoted_spans
 
 __all__ = [
     "DID_NOT_HAPPEN",
+    "AlertDesk",
+    "AlertRule",
     "AnswerMiddleware",
+    "AppriseNotifier",
     "AudienceTransformer",
+    "Budget",
+    "BudgetAlert",
+    "BudgetExceeded",
+    "BudgetMiddleware",
+    "BudgetNeedsLedger",
     "CallAbandoned",
+    "InvalidBudget",
+    "InvalidNotifier",
     "JournalMiddleware",
     "JournalNeedsSaver",
     "Located",
+    "LogNotifier",
     "MalformedAnswer",
     "ModelCallFailed",
     "ModelErrorMiddleware",
+    "NotDelivered",
     "NotDone",
+    "Notifier",
     "OnDoubt",
+    "OnExceeded",
+    "Price",
+    "Prices",
     "ResultNotKept",
+    "ToolPrice",
+    "UnknownScope",
+    "UnpricedModel",
     "avisible_stream",
     "effect",
     "idempotency_key",

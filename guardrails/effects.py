@@ -177,7 +177,9 @@ def _made(call: Call, act: Action, codec: Codec) -> Work[Any]:
             raise
         except Exception as error:
             safe = isinstance(error, NotDone) or call.on_doubt in ("retry", "idempotent")
-            yield settled(call, claim, "failed" if safe else "raised", began, error=error, closing=_unpaid(call, error))
+            yield settled(
+                call, claim, "failed" if safe else "raised", began, error=error, closing=_unpaid(call, error, safe)
+            )
             raise
         try:
             kept = codec.sealed(call, result)
@@ -212,10 +214,12 @@ class Codec:
         return {"details": {"result": told(str(result))}}
 
 
-def _unpaid(call: Call, error: Exception) -> Closing | None:
+def _unpaid(call: Call, error: Exception, safe: bool) -> Closing | None:
+    """What becomes of its reservation; None, until a person says what became of the call."""
     if isinstance(error, NotDone):
         return Closing(outcome="released")
-    return call.payment.failed(error) if call.payment is not None else None
+    closing = call.payment.failed(error) if call.payment is not None else None
+    return Closing(outcome="presumed") if closing is None and safe else closing
 
 
 def settled(

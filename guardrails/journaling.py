@@ -19,7 +19,8 @@ from .asking import verdict_of
 from .effects import Codec, made
 from .envelope import opened, sealed
 from .journaled_model import journaled
-from .placing import Call, OnDoubt, checked, placed
+from .paid_tool import ToolPayment, unwrapped
+from .placing import Call, OnDoubt, Payment, checked, placed
 from .stops import stopping
 from .tracing import traced
 from .written import told
@@ -64,20 +65,23 @@ class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         with stopping():
-            return carry_out(_tool(self._placed(request), request, Action(lambda: handler(request), never)))
+            request, payment = unwrapped(request)
+            call = self._placed(request, payment)
+            return carry_out(_tool(call, request, Action(lambda: handler(request), never)))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
         ending = ToItsEnd()
+        request, payment = unwrapped(request)
         threaded = getattr(request.tool, "coroutine", None) is None
         with stopping():
             act = Action(never, lambda: ending.of(handler(request)) if threaded else handler(request))
-            result = await acarry_out(_tool(self._placed(request), request, act))
+            result = await acarry_out(_tool(self._placed(request, payment), request, act))
         ending.check()
         return result
 
-    def _placed(self, request: ToolCallRequest) -> Call:
+    def _placed(self, request: ToolCallRequest, payment: ToolPayment | None) -> Call:
         call = request.tool_call
         on_doubt: OnDoubt | None = self._on_doubt.get(call["name"])
         return placed(
@@ -88,6 +92,7 @@ class JournalMiddleware(AgentMiddleware[Any, Any, Any]):
             asked={"args": call["args"]},
             on_doubt=on_doubt or declared(request.tool),
             config=request.runtime.config,
+            payment=payment,
         )
 
 
@@ -102,14 +107,15 @@ def declared(tool: BaseTool | None) -> OnDoubt:
 
 
 def _tool(call: Call, request: ToolCallRequest, act: Action) -> Any:
-    return made(call, act, _Results(request))
+    return made(call, act, _Results(request, call.payment))
 
 
 class _Results(Codec):
     """What a tool call returns."""
 
-    def __init__(self, request: ToolCallRequest) -> None:
+    def __init__(self, request: ToolCallRequest, payment: Payment | None) -> None:
         self._request = request
+        self._payment = payment
 
     def traced(self, said: Mapping[str, Any]) -> None:
         # A call that is replayed has no run of its own, and of others the node gives no hold: its own run lists them.
@@ -145,7 +151,11 @@ class _Results(Codec):
 
     def told(self, result: Any) -> dict[str, Any]:
         said = [message.text for message in _messages(result)]
-        return {"details": {"result": told("\n".join(said) if said else str(result))}}
+        details: dict[str, Any] = {"result": told("\n".join(said) if said else str(result))}
+        if not isinstance(self._payment, ToolPayment):
+            return {"details": details}
+        bill = self._payment.bill()
+        return {"details": {**details, "cost": bill.cost}, "cost": bill.usd, "closing": bill.closing}
 
 
 def _native(result: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import audit, doubts, upkeep
+from . import audit, costs, doubts, upkeep
 from .common import acting, json_option, with_database
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def show(thread: str, as_json: bool) -> int:
     return with_database(shown)
 
 
-for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, audit.audit):
+for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, audit.audit, costs.costs):
     cli.add_command(command)
 for command in (doubts.doubts, doubts.resolve):
     cli.add_command(command)

@@ -1,0 +1,172 @@
+"""Model calls that no middleware saw: inside tools, by summarisers and graders. They are charged, and flagged."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from contextvars import ContextVar
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.tracers.context import register_configure_hook
+from langgraph.config import get_config
+
+from ..checkpointing.budgets import distinct
+from ..checkpointing.errors import HoldfastError
+from ..checkpointing.spending import Charge, Wanted
+from .actions import carry_out
+from .paying import Payer, Where, filled, located, seen, within_tool
+from .rates import Tokens
+
+_THREADS: Final = 4096
+_NOTHING: Final = Decimal(0)
+_log: Final = logging.getLogger("holdfast.budget")
+
+
+class _Payers:
+    """By thread, who pays for its calls."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._payers: OrderedDict[str, Payer] = OrderedDict()
+
+    def add(self, thread_id: str, payer: Payer) -> None:
+        with self._lock:
+            self._payers[thread_id] = payer
+            self._payers.move_to_end(thread_id)
+            while len(self._payers) > _THREADS:
+                self._payers.popitem(last=False)
+
+    def of(self, thread_id: str) -> Payer | None:
+        return self._payers.get(thread_id)
+
+
+_payers: Final = _Payers()
+
+
+def watch(payer: Payer) -> None:
+    """Have the running thread's other model calls charged to a payer, from now on."""
+    try:
+        thread_id = get_config().get("configurable", {}).get("thread_id")
+    except RuntimeError:  # no graph is running
+        return
+    if thread_id is not None:
+        _payers.add(str(thread_id), payer)
+
+
+class _Watcher(BaseCallbackHandler):
+    """Hears of every model call of this process, and charges those that nobody has paid for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began: OrderedDict[UUID, tuple[float, dict[str, Any]]] = OrderedDict()
+
+    @property
+    def ignore_chain(self) -> bool:
+        return True
+
+    @property
+    def ignore_agent(self) -> bool:
+        return True
+
+    @property
+    def ignore_retriever(self) -> bool:
+        return True
+
+    def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: Any, *, run_id: UUID, metadata: Any = None, **kwargs: Any
+    ) -> None:
+        self._start(run_id, metadata)
+
+    def on_llm_start(
+        self, serialized: dict[str, Any], prompts: Any, *, run_id: UUID, metadata: Any = None, **kwargs: Any
+    ) -> None:
+        self._start(run_id, metadata)
+
+    def _start(self, run_id: UUID, metadata: Any) -> None:
+        if (metadata or {}).get("thread_id") is None:
+            return
+        with self._lock:
+            self._began[run_id] = (time.monotonic(), dict(metadata))
+            while len(self._began) > _THREADS:
+                self._began.popitem(last=False)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        with self._lock:
+            self._began.pop(run_id, None)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        with self._lock:
+            began, metadata = self._began.pop(run_id, (0.0, None))
+        if metadata is None or run_id in seen:
+            return
+        payer = _payers.of(str(metadata["thread_id"]))
+        if payer is None:
+            return
+        try:
+            _charge(payer, response, metadata, time.monotonic() - began)
+        except Exception:
+            _log.exception("a model call that no budget saw could not be charged")
+
+
+def _charge(payer: Payer, response: LLMResult, metadata: dict[str, Any], duration: float) -> None:
+    message = _message(response)
+    name = str(metadata.get("ls_model_name") or "unknown")
+    provider = metadata.get("ls_provider")
+    usage: Any = message.usage_metadata if message is not None else None
+    tokens = Tokens.of(usage or {})
+    total = tokens.input + tokens.output + tokens.output_audio + tokens.reasoning
+    try:
+        spent = payer.prices.spent(message, name, provider) if message is not None else None
+    except HoldfastError as unpriced:
+        _log.warning("a model call that no budget saw has no price: %s", unpriced)
+        spent = None
+    where: Where = carry_out(located(None, payer.ledger))
+    wanted = Wanted(
+        budgets=distinct(filled(budget, where.facts) for budget in payer.budgets),
+        usd=spent.cost if spent is not None else _NOTHING,
+        tokens=total,
+        name=name,
+        run_key=where.run_key,
+        thread_id=where.thread_id,
+        node=where.node,
+        correlation_id=where.correlation_id,
+    )
+    cost = {
+        "model": spent.served.model if spent is not None else name,
+        "provider": provider,
+        "tenant": where.facts.get("tenant"),
+        "tool": within_tool.get(),
+        "unseen": True,
+        "unpriced": spent is None,
+    }
+    charge = Charge(
+        event="model.charged",
+        run_id=where.run_id,
+        checkpoint_ns=where.checkpoint_ns,
+        step=where.step,
+        input_tokens=tokens.input,
+        output_tokens=total - tokens.input,
+        duration=duration,
+        details={"name": name, "cost": {key: item for key, item in cost.items() if item}},
+    )
+    where.ledger.charge(wanted, charge)
+    _log.info("a call of %s that no middleware saw was charged: %s USD", name, wanted.usd)
+
+
+def _message(response: LLMResult) -> AIMessage | None:
+    for generations in response.generations:
+        for generation in generations:
+            if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
+                return generation.message
+    return None
+
+
+_watcher: ContextVar[_Watcher | None] = ContextVar("holdfast_unseen", default=_Watcher())  # noqa: B039 - one for all
+register_configure_hook(_watcher, inheritable=True)
