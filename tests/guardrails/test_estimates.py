@@ -16,8 +16,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import Field, SecretStr
 
 from holdfast.guardrails.estimates import Margin, counted, output_cap
-
-from ..support.scripted import ScriptedModel
+from tests.support.scripted import ScriptedModel
 
 KEY = SecretStr("none")
 requests = st.integers(0, 2_000_000)

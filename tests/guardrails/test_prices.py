@@ -23,8 +23,7 @@ from pydantic import SecretStr
 from holdfast.guardrails.journaled_model import journaled
 from holdfast.guardrails.prices import Price, Prices, Served, UnpricedModel, model_of, served, tier_of
 from holdfast.guardrails.rates import Tokens
-
-from ..support.published import DOLLARS, PRICE, TOKENS, TOOL_CALLS, published_usage
+from tests.support.published import DOLLARS, PRICE, TOKENS, TOOL_CALLS, published_usage
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 PRICES = Prices(clock=lambda: NOON)
