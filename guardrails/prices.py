@@ -17,9 +17,9 @@ from . import listing
 from .listing import Listed
 from .providers import provider_named
 from .rates import Rate, Rates, Tokens, tier_in
-from .served import Served, model_of, served
+from .served import Served, model_of, served, tier_of
 
-__all__ = ["Price", "Prices", "Served", "Spent", "UnpricedModel", "model_of", "served"]
+__all__ = ["Price", "Prices", "Served", "Spent", "UnpricedModel", "model_of", "served", "tier_of"]
 
 _KNOWN: Final = 1024
 _EDITION: Final = re.compile(r"(?:[-@](?:20\d{2}-?[01]\d-?[0-3]\d|latest))(?=$|-v\d)")

@@ -64,3 +64,12 @@ def served(message: BaseMessage, model: str, provider: str | None = None) -> Ser
         provider_named(said.get("model_provider")) or provider,
         tiers[0] if tiers else None,
     )
+
+
+def tier_of(model: BaseChatModel, asked: Mapping[str, Any]) -> str | None:
+    """The tier of service that a call with such keywords asks for; `auto` leaves it to the provider."""
+    for name in ("service_tier", "speed"):
+        tier = asked.get(name) or getattr(model, name, None)
+        if isinstance(tier, str) and (tier == "auto" or tier.lower() not in _STANDARD):
+            return tier.lower()
+    return None
