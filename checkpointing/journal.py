@@ -135,6 +135,13 @@ class Journal:
         """`settle` on any asyncio loop; cancelling it does not keep it from being written."""
         settled(settlement, await self._grouped.aask(leaving(settlement), settlement))
 
+    def peek(self, effect: Effect) -> tuple[str, bytes] | None:
+        """The record of a completed call, without claiming it; None, if it has none."""
+        return self._bridge.call(self._peek, effect)
+
+    async def apeek(self, effect: Effect) -> tuple[str, bytes] | None:
+        return await self._bridge.acall(self._peek, effect)
+
     def begun(self, thread_id: str, task_id: str) -> list[Doubt]:
         """The calls of a task that were begun and of which no end is known, those that are being made too."""
         return self._bridge.call(self._list, "begun", thread_id, task_id)
@@ -166,6 +173,13 @@ class Journal:
     def close(self) -> None:
         """Write what is waiting, and end the journal's thread."""
         self._grouped.close()
+
+    async def _peek(self, effect: Effect) -> tuple[str, bytes] | None:
+        def steps() -> Steps[tuple[str, bytes] | None]:
+            rows = yield SQL["peek"], {"thread": effect.thread_id, "effect": effect.effect_id}
+            return (rows[0][0], bytes(rows[0][1])) if rows else None
+
+        return await run_again(self._connections, steps)
 
     async def _list(self, query: str, thread_id: str | None, task_id: str | None = None) -> list[Doubt]:
         def steps() -> Steps[list[Doubt]]:

@@ -87,6 +87,8 @@ class Lease:
     """Whether the run has come to an interrupt."""
     run_key: str | None = None
     """The same however often the run is resumed; None until somebody asks for it."""
+    payer: object | None = None
+    """Who pays for its calls, if anybody does."""
     epoch: int = 0
     """Grows with every lease of the database; 0 until it is taken."""
     lost: bool = False

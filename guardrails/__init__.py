@@ -17,6 +17,7 @@ from .paying import BudgetNeedsLedger, ToolPrice, UnknownScope
 from .placing import JournalNeedsSaver, OnDoubt
 from .prices import Price, Prices, UnpricedModel
 from .quotes import Located, locate, quoted_spans
+from .routing import Route, RoutedModelFailed, RoutingMiddleware
 
 __all__ = [
     "DID_NOT_HAPPEN",
@@ -48,6 +49,9 @@ __all__ = [
     "Price",
     "Prices",
     "ResultNotKept",
+    "Route",
+    "RoutedModelFailed",
+    "RoutingMiddleware",
     "ToolPrice",
     "UnknownScope",
     "UnpricedModel",

@@ -18,6 +18,7 @@ from langgraph.types import interrupt
 from ..checkpointing.budgets import Budget, BudgetExceeded, distinct
 from ..checkpointing.ledger import Ledger
 from .actions import Action, Work, acarry_out, carry_out, never
+from .downgrading import Downgrade
 from .journaled_model import journaled
 from .model_errors import brief
 from .paid_model import paid
@@ -55,6 +56,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         tool_prices: Mapping[str, ToolPrice] | None = None,
         max_output_tokens: int = MAX_OUTPUT_TOKENS,
         ledger: Ledger | None = None,
+        name: str = "BudgetMiddleware",
     ) -> None:
         """Pay by these budgets.
 
@@ -69,6 +71,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
                 `metadata` says under `price_usd`. A tool without a price is free.
             max_output_tokens: the cap that is set on a call, where neither its model nor its caller sets one.
             ledger: for a graph that Holdfast does not save; else it is found through the run.
+            name: tells two of an agent's apart.
 
         Raises:
             ValueError: `on_exceeded` is none of the ways, or "downgrade" without models.
@@ -79,9 +82,14 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
             raise ValueError(f"on_exceeded must be one of {', '.join(get_args(OnExceeded))}, not {on_exceeded!r}")
         if (on_exceeded == "downgrade") != bool(cheaper):
             raise ValueError('on_exceeded="downgrade" and `cheaper` models go together')
+        self._name = name
         self._on_exceeded: OnExceeded = on_exceeded
         self._cheaper = [init_chat_model(one) if isinstance(one, str) else one for one in cheaper]
         self._payer = Payer(distinct(budgets), prices or Prices(), max_output_tokens, dict(tool_prices or {}), ledger)
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -152,14 +160,17 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
     def _chosen(
         self, model: BaseChatModel, act: Callable[[BaseChatModel], Action], part: Callable[[BudgetExceeded], Any]
     ) -> Work[Any]:
-        left = [model, *self._cheaper]
+        models = [model, *self._cheaper]
+        choice = Downgrade(models)
+        place = yield from choice.first()
         while True:
             try:
                 watch(self._payer)
-                return (yield act(paid(left[0], self._payer)))
+                return (yield act(paid(models[place], self._payer)))
             except BudgetExceeded as error:
-                if len(left) > 1:
-                    left.pop(0)
+                if place + 1 < len(models):
+                    place += 1
+                    yield from choice.fell_to(place)
                 elif self._on_exceeded == "error":
                     raise
                 elif self._on_exceeded != "interrupt" or _given_up(interrupt(_question(error))):

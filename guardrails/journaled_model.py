@@ -17,8 +17,9 @@ from ..checkpointing.spending import Closing
 from .actions import Action, Work
 from .effects import Codec, begun, ended, made, settled
 from .envelope import opened, sealed
+from .model_runs import known
 from .paid_model import PaidModel
-from .paying import Bill, ModelQuote, Payer, Where, failed, seen
+from .paying import Bill, ModelQuote, Payer, Where, failed
 from .placing import Call, placed
 from .tracing import facts, traced
 from .wrapped_model import Asked, ModelCall, StreamingModel, WrappedModel, last_chunk, streams
@@ -204,8 +205,8 @@ class _Stream:
 
 def _known(run: BaseRunManager | None, call: Call, said: Mapping[str, Any]) -> None:
     """What is paid for, and what costs nothing, is not to be charged by who watches for other calls."""
-    if run is not None and (said["replayed"] or call.payment is not None):
-        seen.add(run.run_id)
+    if said["replayed"] or call.payment is not None:
+        known.add(run)
 
 
 def journaled(model: BaseChatModel) -> JournaledModel:

@@ -13,7 +13,8 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from ..checkpointing.spending import Charge, Closing, Reservation
 from .actions import Action, Work
-from .paying import ModelQuote, Payer, Where, failed, seen
+from .model_runs import known
+from .paying import ModelQuote, Payer, Where, failed
 from .runway import noted
 from .wrapped_model import Asked, ModelCall, StreamingModel, WrappedModel, last_chunk, streams
 
@@ -90,8 +91,7 @@ class _Payment:
         reserve = Action(lambda: where.ledger.reserve(wanted), lambda: where.ledger.areserve(wanted))
         self._reservation = yield reserve
         self._where = where
-        if asked.run is not None:
-            seen.add(asked.run.run_id)
+        known.add(asked.run)
         if where.thread_id is not None and self._reservation is not None:
             noted(where.thread_id, self._reservation.nearest)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from ..checkpointing.saver import HoldfastSaver
 from ..checkpointing.spending import Closing, Wanted
 from .actions import Action, Work
 from .estimates import Margin, counted, output_cap
-from .prices import Prices, model_of
+from .prices import Prices, model_of, tier_of
 from .rates import Tokens
 from .wrapped_model import Asked
 
@@ -32,7 +31,6 @@ ToolPrice = Decimal | Callable[[Mapping[str, Any]], Decimal]
 """What one call of a tool costs, or what says it of the call's arguments; US dollars."""
 TOOL_PRICE: Final = "price_usd"
 """In a tool's `metadata`: its `ToolPrice`."""
-_RUNS: Final = 65_536
 _log: Final = logging.getLogger("holdfast.budget")
 within_tool: ContextVar[str | None] = ContextVar("holdfast_within_tool", default=None)
 """The tool inside which calls are made now."""
@@ -110,10 +108,12 @@ class Payer:
         """
         name, provider = model_of(model)
         cap = output_cap(model, asked.given, self.max_output_tokens)
-        number = counted(asked.messages, asked.given.get("tools") or ())
+        shape: Any = asked.given.get("response_format")
+        schemas: list[Any] = [*(asked.given.get("tools") or ()), *([dict(shape)] if is_mapping(shape) else [])]
+        number = counted(asked.messages, schemas)
         window: Any = (model.profile or {}).get("max_input_tokens")
         bound = self.margin(name, provider).bound(number, window if isinstance(window, int) else None)
-        usd = self.prices.worst(name, bound, cap.tokens, provider=provider, tier=asked.given.get("service_tier"))
+        usd = self.prices.worst(name, bound, cap.tokens, provider=provider, tier=tier_of(model, asked.given))
         return ModelQuote(
             payer=self,
             name=name,
@@ -330,23 +330,3 @@ def located(config: RunnableConfig | None, ledger: Ledger | None) -> Work[Where]
         step=metadata.get("langgraph_step"),
         correlation_id=correlation_id,
     )
-
-
-class _Runs:
-    """Model runs that are paid for, or need not be."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ids: OrderedDict[Any, None] = OrderedDict()
-
-    def add(self, run_id: Any) -> None:
-        with self._lock:
-            self._ids[run_id] = None
-            while len(self._ids) > _RUNS:
-                self._ids.popitem(last=False)
-
-    def __contains__(self, run_id: object) -> bool:
-        return run_id in self._ids
-
-
-seen: Final = _Runs()

@@ -19,65 +19,41 @@ from langgraph.config import get_config
 
 from ..checkpointing.budgets import distinct
 from ..checkpointing.errors import HoldfastError
+from ..checkpointing.leases import Lease, owner_of
+from ..checkpointing.saver import HoldfastSaver
 from ..checkpointing.spending import Charge, Wanted
 from .actions import carry_out
-from .paying import Payer, Where, filled, located, seen, within_tool
+from .model_runs import ModelsOnly, known
+from .paying import Payer, Where, filled, located, within_tool
 from .rates import Tokens
 
-_THREADS: Final = 4096
+_RUNS: Final = 4096
 _NOTHING: Final = Decimal(0)
 _log: Final = logging.getLogger("holdfast.budget")
 
 
-class _Payers:
-    """By thread, who pays for its calls."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._payers: OrderedDict[str, Payer] = OrderedDict()
-
-    def add(self, thread_id: str, payer: Payer) -> None:
-        with self._lock:
-            self._payers[thread_id] = payer
-            self._payers.move_to_end(thread_id)
-            while len(self._payers) > _THREADS:
-                self._payers.popitem(last=False)
-
-    def of(self, thread_id: str) -> Payer | None:
-        return self._payers.get(thread_id)
-
-
-_payers: Final = _Payers()
-
-
 def watch(payer: Payer) -> None:
-    """Have the running thread's other model calls charged to a payer, from now on."""
+    """Have the other model calls of the run that is under way charged to a payer, from now on."""
+    if (lease := _lease()) is not None:
+        lease.payer = payer
+
+
+def _lease() -> Lease | None:
     try:
-        thread_id = get_config().get("configurable", {}).get("thread_id")
+        config = get_config()
     except RuntimeError:  # no graph is running
-        return
-    if thread_id is not None:
-        _payers.add(str(thread_id), payer)
+        return None
+    saver = owner_of(config)
+    return saver.leases.of(config) if isinstance(saver, HoldfastSaver) else None
 
 
-class _Watcher(BaseCallbackHandler):
+class _Watcher(ModelsOnly):
     """Hears of every model call of this process, and charges those that nobody has paid for."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.Lock()
         self._began: OrderedDict[UUID, tuple[float, dict[str, Any]]] = OrderedDict()
-
-    @property
-    def ignore_chain(self) -> bool:
-        return True
-
-    @property
-    def ignore_agent(self) -> bool:
-        return True
-
-    @property
-    def ignore_retriever(self) -> bool:
-        return True
 
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: Any, *, run_id: UUID, metadata: Any = None, **kwargs: Any
@@ -94,7 +70,7 @@ class _Watcher(BaseCallbackHandler):
             return
         with self._lock:
             self._began[run_id] = (time.monotonic(), dict(metadata))
-            while len(self._began) > _THREADS:
+            while len(self._began) > _RUNS:
                 self._began.popitem(last=False)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -104,13 +80,13 @@ class _Watcher(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         with self._lock:
             began, metadata = self._began.pop(run_id, (0.0, None))
-        if metadata is None or run_id in seen:
+        if metadata is None or run_id in known:
             return
-        payer = _payers.of(str(metadata["thread_id"]))
-        if payer is None:
+        lease = _lease()
+        if lease is None or not isinstance(lease.payer, Payer):
             return
         try:
-            _charge(payer, response, metadata, time.monotonic() - began)
+            _charge(lease.payer, response, metadata, time.monotonic() - began)
         except Exception:
             _log.exception("a model call that no budget saw could not be charged")
 
@@ -168,5 +144,6 @@ def _message(response: LLMResult) -> AIMessage | None:
     return None
 
 
-_watcher: ContextVar[_Watcher | None] = ContextVar("holdfast_unseen", default=_Watcher())  # noqa: B039 - one for all
+_WATCHER: Final = _Watcher()
+_watcher: ContextVar[BaseCallbackHandler | None] = ContextVar("holdfast_unseen", default=_WATCHER)
 register_configure_hook(_watcher, inheritable=True)

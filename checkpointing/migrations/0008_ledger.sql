@@ -48,8 +48,8 @@ CREATE INDEX reservations_open ON holdfast.reservations (made_at) WHERE state IN
 
 CREATE INDEX reservations_of_effect ON holdfast.reservations (thread_id, effect_id) WHERE state IN ('held', 'presumed');
 
--- What has a price, by time.
-CREATE INDEX events_by_cost ON holdfast.events (at) WHERE cost IS NOT NULL;
+-- For reports since a time.
+CREATE INDEX events_by_time ON holdfast.events USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
 
 -- What a request needs of one window, and the limit there; of kind 'call' for the limit of each call.
 CREATE TYPE holdfast.line AS (

@@ -57,3 +57,7 @@ WHERE (%(thread)s::text IS NULL OR thread_id = %(thread)s) AND (
     state = 'raised' OR (state = 'claimed' AND NOT holdfast.under_way(thread_id, epoch))
 )
 ORDER BY claimed_at, thread_id, effect_id;
+
+-- name: peek
+SELECT type, result FROM holdfast.effects
+WHERE thread_id = %(thread)s AND effect_id = %(effect)s AND state = 'completed';

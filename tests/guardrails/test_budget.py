@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from decimal import Decimal
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_what_is_answered_from_the_record_is_free(mode: str, db: Database) -> No
 @JOURNALS
 def test_end_says_what_is_done_and_what_is_not(mode: str, journal: bool, db: Database) -> None:
     model = Metered(script=[searching(2), AIMessage("never said")])
-    budget = BudgetMiddleware([Budget(SCOPE, per_run="0.4155")], prices=PRICES, on_exceeded="end")
+    budget = BudgetMiddleware([Budget(SCOPE, per_run="0.4140")], prices=PRICES, on_exceeded="end")
     runner = agent(db, model, budget, search, journal=journal)
     found = run(runner, HELLO, mode)
     last = found["messages"][-1]
@@ -141,7 +142,7 @@ def test_end_says_what_is_done_and_what_is_not(mode: str, journal: bool, db: Dat
 @JOURNALS
 def test_interrupt_lets_a_person_raise_the_limit(mode: str, journal: bool, db: Database) -> None:
     model = Metered(script=[searching(1), AIMessage("high")])
-    budget = BudgetMiddleware([Budget(SCOPE, per_run="0.4155")], prices=PRICES, on_exceeded="interrupt")
+    budget = BudgetMiddleware([Budget(SCOPE, per_run="0.4140")], prices=PRICES, on_exceeded="interrupt")
     runner = agent(db, model, budget, search, journal=journal)
     found = run(runner, HELLO, mode)
     (asked,) = found["__interrupt__"]
@@ -214,8 +215,8 @@ def test_a_tool_that_would_exceed_is_not_called_and_the_model_is_told(mode: str,
     assert found["messages"][2].status == "error"
     assert "Not called" in found["messages"][2].text
     assert found["messages"][-1].text == "high"
+    strict = BudgetMiddleware([Budget(SCOPE, per_call="0.5")], prices=PRICES, tool_prices={"search": Decimal(1)})
     with pytest.raises(BudgetExceeded):
-        strict = BudgetMiddleware([Budget(SCOPE, per_call="0.5")], prices=PRICES, tool_prices={"search": Decimal(1)})
         run(agent(db, Metered(script=[searching(1)]), strict, search, journal=journal), HELLO, mode)
 
 
@@ -249,8 +250,7 @@ def test_a_stream_settles_however_it_ends(mode: str, journal: bool, db: Database
     budget = BudgetMiddleware([Budget(SCOPE, daily=9)], prices=PRICES)
 
     def first(model: Any) -> Any:
-        for chunk in model.stream("hello"):
-            return chunk  # and wants no more
+        return AIMessage(next(iter(model.stream("hello"))).text)  # and wants no more
 
     def streamed(model: Any, take: Any) -> Any:
         def node(state: MessagesState) -> Any:
@@ -261,33 +261,23 @@ def test_a_stream_settles_however_it_ends(mode: str, journal: bool, db: Database
 
         return StateGraph(MessagesState).add_node("node", anode if mode == "async" else node).add_edge(START, "node")
 
-    whole = MeteredStream(script=[])
-    run(
-        streamed(whole, lambda model: AIMessage("".join(c.text for c in model.stream("hi")))).compile(
-            checkpointer=db.saver
-        ),
-        HELLO,
-        mode,
-    )
+    run(streamed(MeteredStream(script=[]), every).compile(checkpointer=db.saver), HELLO, mode)
     db.journal.close()
     assert spent(db) == (COST, 0)
-    run(
-        streamed(MeteredStream(script=[]), lambda model: AIMessage(first(model).text)).compile(checkpointer=db.saver),
-        HELLO,
-        mode,
-    )
+    run(streamed(MeteredStream(script=[]), first).compile(checkpointer=db.saver), HELLO, mode)
+    gc.collect()
     db.journal.close()
     presumed, reserved = spent(db)
     assert reserved == 0
     assert presumed > COST * 2  # what it may have cost
     with pytest.raises(ConnectionResetError):
-        run(streamed(MeteredStream(script=[], breaks=True), first_all).compile(checkpointer=db.saver), HELLO, mode)
+        run(streamed(MeteredStream(script=[], breaks=True), every).compile(checkpointer=db.saver), HELLO, mode)
     db.journal.close()
     assert spent(db)[1] == 0
     assert sum(cost for _, cost in told(db) if cost) == spent(db)[0]
 
 
-def first_all(model: Any) -> Any:
+def every(model: Any) -> Any:
     return AIMessage("".join(chunk.text for chunk in model.stream("hi")))
 
 
@@ -363,7 +353,7 @@ def test_scopes_name_what_the_run_says(db: Database) -> None:
 
 def test_a_limit_of_a_run_holds_over_its_resumes_and_not_over_the_next(db: Database) -> None:
     model = Metered(script=[searching(1), AIMessage("high")])
-    budget = BudgetMiddleware([Budget(SCOPE, per_run="0.4155")], prices=PRICES)
+    budget = BudgetMiddleware([Budget(SCOPE, per_run="0.4140")], prices=PRICES)
     runner = agent(db, model, budget, search)
     for _ in range(3):  # as often as it is resumed
         with pytest.raises(BudgetExceeded):
@@ -386,7 +376,7 @@ def test_without_our_saver_a_ledger_is_given(mode: str, db: Database) -> None:
 
 def test_two_middlewares_pay_in_one_reservation(db: Database) -> None:
     one = BudgetMiddleware([Budget(SCOPE, daily=2)], prices=PRICES)
-    two = BudgetMiddleware([Budget("agent:tide", daily=2)], prices=PRICES)
+    two = BudgetMiddleware([Budget("agent:tide", daily=2)], prices=PRICES, name="the agent's")
     runner = create_agent(
         Metered(script=[AIMessage("high")]), [], middleware=[one, two, JournalMiddleware()], checkpointer=db.saver
     )

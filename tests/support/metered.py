@@ -11,7 +11,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from holdfast.guardrails import Price, Prices
 
@@ -33,7 +33,7 @@ class Metered(BaseChatModel):
     error: BaseException | None = None
     max_tokens: int | None = None
 
-    model_config = {"arbitrary_types_allowed": True}
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     @property
     def _llm_type(self) -> str:
@@ -70,8 +70,8 @@ class MeteredStream(Metered):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         self.asked.append({"messages": messages, **kwargs})
-        yield ChatGenerationChunk(message=AIMessageChunk("one "))
-        yield ChatGenerationChunk(message=AIMessageChunk("two "))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="one "))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="two "))
         if self.breaks:
             raise ConnectionResetError("cut")
-        yield ChatGenerationChunk(message=AIMessageChunk("three", usage_metadata=self.usage))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="three", usage_metadata=self.usage))

@@ -1,0 +1,80 @@
+"""Which model runs are paid for: LangChain tells of every run, and of a stream's call does not say whose it is."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from contextvars import ContextVar
+from typing import Any, Final
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks.manager import BaseRunManager
+from langchain_core.tracers.context import register_configure_hook
+
+_RUNS: Final = 65_536
+
+
+class _Known:
+    """Runs of models that are paid for, or cost nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids: OrderedDict[UUID, None] = OrderedDict()
+
+    def add(self, run: BaseRunManager | None) -> None:
+        """The run, or without one the model run that began last in this context."""
+        run_id = run.run_id if run is not None else _current.get()
+        if run_id is None:
+            return
+        with self._lock:
+            self._ids[run_id] = None
+            while len(self._ids) > _RUNS:
+                self._ids.popitem(last=False)
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._ids
+
+
+class ModelsOnly(BaseCallbackHandler):
+    """Deaf to all that is not a model."""
+
+    @property
+    def ignore_chain(self) -> bool:
+        return True
+
+    @property
+    def ignore_agent(self) -> bool:
+        return True
+
+    @property
+    def ignore_retriever(self) -> bool:
+        return True
+
+    @property
+    def ignore_retry(self) -> bool:
+        return True
+
+    @property
+    def ignore_custom_event(self) -> bool:
+        return True
+
+
+class _Starts(ModelsOnly):
+    """Inline, so that what begins is known in its own context."""
+
+    run_inline = True
+
+    def on_chat_model_start(self, serialized: dict[str, Any], messages: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        _current.set(run_id)
+
+    def on_llm_start(self, serialized: dict[str, Any], prompts: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        _current.set(run_id)
+
+
+_current: ContextVar[UUID | None] = ContextVar("holdfast_model_run", default=None)
+known: Final = _Known()
+_STARTS: Final = _Starts()
+# Hooks are looked up in whatever context a run begins: the default is there in all of them.
+_starts: ContextVar[BaseCallbackHandler | None] = ContextVar("holdfast_model_starts", default=_STARTS)
+register_configure_hook(_starts, inheritable=True)
