@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, NotRequired, cast
 
 from langchain.agents.middleware.types import PrivateStateAttr
@@ -63,6 +64,8 @@ class Count:
 
     made: int
     began: int
+    turn: int = 0
+    """Calls before the turn to which a call belongs."""
 
     @property
     def step(self) -> int:
@@ -72,7 +75,7 @@ class Count:
     @property
     def mark(self) -> dict[str, Any]:
         """For the message that answers the call."""
-        return {MARK: {"made": self.made, "began": self.began}}
+        return {MARK: {"made": self.made, "began": self.began, "turn": self.turn}}
 
 
 def count_of(state: Any, *, key: str, per: Per) -> Count:
@@ -96,16 +99,20 @@ def place_of(call: ToolCall, state: Any, *, key: str, per: Per) -> Count:
     if turn is None:
         raise CallNotFound(call["name"], key)
     answers = {message.tool_call_id: message for message in messages[turn:] if isinstance(message, ToolMessage)}
-    if (answer := answers.get(call["id"] or "")) is not None and (made := _mark(answer)) is not None:
-        return Count(made.made, made.began if per == "run" else 0)
+    made = {key: mark for key, message in answers.items() if (mark := _mark(message)) is not None}
+    if (before := made.get(call["id"] or "")) is not None:
+        return before if per == "run" else replace(before, began=0)
     asked = _calls(messages[turn])
     waiting = [one for one in asked if (one["id"] or "") not in answers]
     # LangGraph's own tool node makes calls again that have an answer.
-    again = [one for one in asked if (found := answers.get(one["id"] or "")) is not None and _mark(found) is None]
+    again = [one for one in asked if (one["id"] or "") in answers and (one["id"] or "") not in made]
     position = _position(call, [*waiting, *again])
     assert position is not None, "a call is waiting, or answered with a mark, or without"
     before = _counted(state, messages, turn, per)
-    return Count(before.made + 1 + position, before.began)
+    first = min((one.turn for one in made.values()), default=before.made)
+    taken = {one.made for one in made.values()}
+    free = (number for number in itertools.count(first + 1) if number not in taken)
+    return Count(next(itertools.islice(free, position, None)), before.began, first)
 
 
 def messages_of(state: Any, key: str) -> Sequence[BaseMessage]:
@@ -156,4 +163,4 @@ def _marks(messages: Sequence[BaseMessage]) -> list[Count]:
 
 def _mark(message: ToolMessage) -> Count | None:
     mark = message.response_metadata.get(MARK)
-    return Count(mark["made"], mark["began"]) if mark else None
+    return Count(mark["made"], mark["began"], mark["turn"]) if mark else None
