@@ -7,13 +7,13 @@ from typing import Any, Final, get_args
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
 from .actions import Action, Work, acarry_out, carry_out, never
 from .runway import Runway, runway_of
-from .steps_count import KEY, Count, Per, Steps, StepState, count_of, messages_of, place_of, steps_of
+from .steps_count import KEY, Count, Per, Steps, StepState, count_of, messages_of, newest_turn, place_of, steps_of
 from .steps_text import Context, StepBudget, Thresholds, noted, with_line
 from .stops import stopping
 from .wrapping_up import ended, without_tools
@@ -152,10 +152,9 @@ class StepTrackerMiddleware(AgentMiddleware[Any, Any, Any]):
         window = self._window or (steps_of(state) or {}).get("window")
         if not window:
             return None
-        for message in reversed(messages_of(state, self._key)):
-            if isinstance(message, AIMessage) and message.usage_metadata:
-                return Context(message.usage_metadata["input_tokens"], window)
-        return None
+        newest = newest_turn(messages_of(state, self._key))
+        usage = newest.usage_metadata if newest else None
+        return Context(usage["input_tokens"], window) if usage else None
 
     def _reached(self) -> str:
         limit = self.budget.limit

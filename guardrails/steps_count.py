@@ -99,7 +99,7 @@ def place_of(call: ToolCall, state: Any, *, key: str, per: Per) -> Count:
     if turn is None:
         raise CallNotFound(call["name"], key)
     answers = {message.tool_call_id: message for message in messages[turn:] if isinstance(message, ToolMessage)}
-    made = {key: mark for key, message in answers.items() if (mark := _mark(message)) is not None}
+    made = {of: mark for of, message in answers.items() if (mark := _mark(message)) is not None}
     if (before := made.get(call["id"] or "")) is not None:
         return before if per == "run" else replace(before, began=0)
     asked = _calls(messages[turn])
@@ -122,6 +122,11 @@ def messages_of(state: Any, key: str) -> Sequence[BaseMessage]:
     return cast("Sequence[BaseMessage]", _read(state, key) or ())
 
 
+def newest_turn(messages: Sequence[BaseMessage]) -> AIMessage | None:
+    """The newest message of a model."""
+    return next((message for message in reversed(messages) if isinstance(message, AIMessage)), None)
+
+
 def steps_of(state: Any) -> Steps | None:
     """What the state says itself; None where it has no place for it."""
     return cast("Steps | None", None if isinstance(state, list) else _read(state, KEY))
@@ -134,15 +139,17 @@ def _read(state: Any, key: str) -> Any:
 def _counted(state: Any, messages: Sequence[BaseMessage], turn: int | None, per: Per) -> Count:
     """The calls made before those of a turn that have no answer yet; without a turn, all."""
     steps = steps_of(state)
+    whole = steps is not None and (per == "thread" or "began" in steps)
+    marks = {} if whole else {at: mark for at, message in enumerate(messages) if (mark := _mark(message)) is not None}
     # Where the state counts, messages do not: those of other agents may be among them.
-    made = steps.get("made", 0) if steps is not None else max((one.made for one in _marks(messages)), default=0)
+    made = steps.get("made", 0) if steps is not None else max((mark.made for mark in marks.values()), default=0)
     if per == "thread":
         return Count(made, 0)
     if steps is not None and "began" in steps:
         return Count(made, steps["began"])
-    humans = [at for at, message in enumerate(messages[:turn]) if isinstance(message, HumanMessage)]
-    run = _marks(messages[humans[-1] :] if humans else messages)
-    return Count(made, max((one.began for one in run), default=made))
+    before = messages[:turn]
+    run = next((at for at in reversed(range(len(before))) if isinstance(before[at], HumanMessage)), 0)
+    return Count(made, max((mark.began for at, mark in marks.items() if at >= run), default=made))
 
 
 def _calls(message: BaseMessage) -> list[ToolCall]:
@@ -157,10 +164,6 @@ def _position(call: ToolCall, calls: Sequence[ToolCall]) -> int | None:
     return ids.index(call["id"]) if call["id"] and call["id"] in ids else None
 
 
-def _marks(messages: Sequence[BaseMessage]) -> list[Count]:
-    return [found for message in messages if isinstance(message, ToolMessage) and (found := _mark(message))]
-
-
-def _mark(message: ToolMessage) -> Count | None:
-    mark = message.response_metadata.get(MARK)
+def _mark(message: BaseMessage) -> Count | None:
+    mark = message.response_metadata.get(MARK) if isinstance(message, ToolMessage) else None
     return Count(mark["made"], mark["began"], mark["turn"]) if mark else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -18,6 +19,7 @@ LEVELS: Final[tuple[Level, ...]] = ("ample", "low", "critical")
 """From relaxed to pressing."""
 _ADVICE: Final[Mapping[Level, str]] = {"low": "plan the ending", "critical": "wrap up now"}
 _WINDOWS: Final = {"run": "in this run", "hour": "this hour", "day": "today"}
+_LINE: Final = re.compile(r"\s*\[Step \d+/\d+\][^\n]*\Z")
 
 Note = Callable[[ToolMessage], ToolMessage]
 
@@ -121,6 +123,15 @@ def with_line(message: ToolMessage, line: str, marks: Mapping[str, Any]) -> Tool
     )
     metadata = {**message.response_metadata, **marks}
     return message.model_copy(update={"content": ended, "response_metadata": metadata})
+
+
+def without_line(text: str) -> str:
+    """A tool result's text as the tool gave it, for who reads it as data.
+
+    >>> without_line('{"found": 3}\\n\\n[Step 9/10] CRITICAL: 1 step left, wrap up now')
+    '{"found": 3}'
+    """
+    return _LINE.sub("", text)
 
 
 def noted(result: Any, call_id: str | None, messages_key: str, note: Note) -> Any:

@@ -8,6 +8,8 @@ from typing import Any, Final
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
+from .steps_count import newest_turn
+
 PARTIAL: Final = "holdfast_partial"
 """In the response metadata of an agent's last message: the limit that ended it."""
 _OF_TOOLS: Final = ("tool_choice", "parallel_tool_calls")
@@ -43,7 +45,7 @@ def ended(response: ModelResponse[Any], why: str) -> ModelResponse[Any]:
 
 def partial_of(messages: Sequence[BaseMessage]) -> str | None:
     """The limit that ended an agent early; None if its newest turn is a whole one."""
-    newest = next((message for message in reversed(messages) if isinstance(message, AIMessage)), None)
+    newest = newest_turn(messages)
     found: str | None = newest.response_metadata.get(PARTIAL) if newest is not None else None
     return found
 

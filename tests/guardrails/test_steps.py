@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final
 import pytest
 from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType] - upstream's checkpointer type
 from langchain.agents.middleware import AgentMiddleware
-from langchain.agents.middleware.types import AgentState, ExtendedModelResponse
+from langchain.agents.middleware.types import AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain.agents.structured_output import ToolStrategy
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import InjectedToolCallId, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -26,7 +26,7 @@ from holdfast.guardrails import AnswerMiddleware, JournalMiddleware
 from holdfast.guardrails.runway import Runway, note_runway
 from holdfast.guardrails.steps import StepTrackerMiddleware
 from holdfast.guardrails.steps_count import KEY, CallNotFound, StepState
-from holdfast.guardrails.wrapping_up import PARTIAL, partial_of
+from holdfast.guardrails.wrapping_up import PARTIAL, ended, partial_of, without_tools
 from holdfast.nodes import each_call, tool_node
 from tests.support.scripted import ScriptedModel, calling, unanswered
 from tests.support.steps import TurnsModel, asking, steps
@@ -169,6 +169,28 @@ async def test_the_last_turn_is_told_and_kept(run: Run) -> None:
     assert partial_of(state["messages"]) == "the limit of 2 tool calls in this run is reached"
 
 
+def test_the_last_request() -> None:
+    """It has no tools, nor what providers refuse in a request without; all else is kept, and nothing changed."""
+    settings = {"parallel_tool_calls": False, "tool_choice": "any", "temperature": 0}
+    asked: list[Any] = [HumanMessage("begin")]
+    request: ModelRequest[Any] = ModelRequest(
+        model=scripted(), messages=asked, tools=[Looks().tool], tool_choice="any", model_settings=settings
+    )
+    last = without_tools(request, "this is the end")
+    assert (last.tools, last.tool_choice, last.model_settings) == ([], None, {"temperature": 0})
+    assert [message.text for message in last.messages] == ["begin", "this is the end"]
+    assert (len(request.tools), len(asked), len(settings)) == (1, 1, 3)
+
+
+def test_calls_that_could_not_be_read_in_the_last_answer() -> None:
+    """The thread does not keep them: a provider would want their results in the next run."""
+    broken: Any = {"type": "invalid_tool_call", "name": "look", "args": "{", "id": "i", "error": "no JSON"}
+    block: Any = [{"type": "text", "text": "half"}, {"type": "tool_use", "id": "i", "name": "look", "input": {}}]
+    answer = AIMessage(block, id="1", invalid_tool_calls=[broken])
+    closed: Any = ended(ModelResponse(result=[answer]), "the limit is reached").result
+    assert closed == [AIMessage("half", id="1", response_metadata={PARTIAL: "the limit is reached"})]
+
+
 async def test_a_spent_thread(run: Run) -> None:
     """A new run on it has one turn, and that one is partial; a run of an agent that counts by runs is whole."""
     for per, calls in (("thread", [1]), ("run", [1, 1])):
@@ -228,6 +250,7 @@ async def test_a_typed_answer_that_does_not_validate(run: Run) -> None:
         state = await run(agent)
         assert len(model.requests) == requests
         assert state.get("structured_response") == given
+        assert [message.type for message in state["messages"]][3:] == (["ai", "tool"] if inside else ["ai"])
         assert partial_of(state["messages"]) == "the limit of 1 tool call in this run is reached"
         assert not unanswered(state["messages"])
 

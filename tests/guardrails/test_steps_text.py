@@ -13,7 +13,7 @@ from langchain_core.messages import HumanMessage, RemoveMessage, ToolMessage
 from langgraph.types import Command
 
 from holdfast.guardrails.runway import Runway
-from holdfast.guardrails.steps_text import LEVELS, Context, StepBudget, Thresholds, noted, with_line
+from holdfast.guardrails.steps_text import LEVELS, Context, StepBudget, Thresholds, noted, with_line, without_line
 
 fractions = st.floats(0, 1, exclude_max=True)
 thresholds = st.tuples(fractions, fractions).map(lambda two: Thresholds(critical=min(two), low=max(two)))
@@ -143,6 +143,19 @@ def test_only_the_answer_gets_the_line(name: str) -> None:
     if isinstance(result, Command):
         assert (said.goto, type(said.update)) == (before.goto, type(before.update))
     assert isinstance(mine[0].content, list) == ("block" in name or "list with a command" in name)
+
+
+@given(st.text(), st.integers(1, 500), money, contexts)
+def test_who_reads_results_as_data_can_take_the_line_off(
+    text: str, step: int, runway: Runway | None, context: Context | None
+) -> None:
+    """Nothing but it goes, and white space before it."""
+    line = StepBudget(limit=500).status(step, runway, context)
+    contents: list[Any] = [text, [{"type": "text", "text": text}]]
+    for content in contents:
+        said = with_line(ToolMessage(content, tool_call_id="1"), line, {})
+        assert without_line(said.text) == text.rstrip()
+    assert without_line(text) == text
 
 
 @pytest.mark.parametrize(
