@@ -22,6 +22,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from ..guardrails.steps_text import without_line
 from .prompts import material_of
 from .ranking import Ranking, Sentence, sentences
 
@@ -101,7 +102,7 @@ class _Case:
     def of(cls, messages: Sequence[BaseMessage], tools: Sequence[Mapping[str, Any]]) -> _Case:
         parsed = [material_of(message.text) for message in messages if isinstance(message, HumanMessage)]
         material = next((found for item in parsed for found in _dicts([item])), dict[str, Any]())
-        results = [material_of(message.text) for message in messages if isinstance(message, ToolMessage)]
+        results = [material_of(without_line(message.text)) for message in messages if isinstance(message, ToolMessage)]
         return cls(
             material=material,
             results=results,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, Final, Literal, cast
 
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.graph import END
 from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Send
 
 from ..guardrails.journaling import JournalMiddleware
@@ -20,6 +23,7 @@ def tool_node(
     tools: Sequence[BaseTool | Callable[..., Any]],
     *,
     journal: JournalMiddleware | None = None,
+    around: Sequence[AgentMiddleware[Any, Any, Any]] = (),
     messages_key: str = "messages",
     handle_tool_errors: bool = False,
 ) -> ToolNode:
@@ -28,19 +32,35 @@ def tool_node(
     Args:
         tools: what may be called.
         journal: says of each tool what to do about a call whose outcome is unknown; else the tools say it.
+        around: middleware whose tool hooks go around the journal, the outermost first.
         messages_key: where the state keeps its messages.
         handle_tool_errors: tell the model of a tool's error, instead of ending the run; Holdfast's own errors
             always end it.
     """
-    journal = journal or JournalMiddleware()
+    layers = [*around, journal or JournalMiddleware()]
     given: dict[str, Any] = {"handle_tool_errors": True} if handle_tool_errors else {}
     return ToolNode(
         tools,
         messages_key=messages_key,
-        wrap_tool_call=journal.wrap_tool_call,
-        awrap_tool_call=journal.awrap_tool_call,
+        wrap_tool_call=_wrapped([layer.wrap_tool_call for layer in layers]),
+        awrap_tool_call=_wrapped([layer.awrap_tool_call for layer in layers]),
         **given,
     )
+
+
+def _wrapped(layers: Sequence[Callable[..., Any]]) -> Any:
+    """The hooks as one, the first outermost."""
+
+    def inside(outer: Callable[..., Any], inner: Callable[..., Any]) -> Callable[..., Any]:
+        def both(request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+            def through(asked: ToolCallRequest) -> Any:
+                return inner(asked, handler)
+
+            return outer(request, through)
+
+        return both
+
+    return reduce(inside, layers)
 
 
 def each_call(

@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from holdfast.guardrails import locate
+from holdfast.guardrails.steps import StepTrackerMiddleware
 from holdfast.nodes import Angles, Findings, Letter, OfflineExtractiveModel, Selection
 from holdfast.nodes.draft import check_citations
 from holdfast.nodes.offline import DISCLAIMER
@@ -154,8 +155,11 @@ def test_no_two_calls_of_one_answer_share_an_id() -> None:
     assert len({call["id"] for call in calls}) == len(calls)
 
 
-def test_in_an_agent_it_searches_each_question_then_reads_then_answers() -> None:
-    agent: Any = create_agent(OfflineExtractiveModel(), [search, read_document], response_format=Findings)  # pyright: ignore[reportUnknownVariableType]
+@pytest.mark.parametrize("middleware", [[], [StepTrackerMiddleware(40)]], ids=["alone", "with counted steps"])
+def test_in_an_agent_it_searches_each_question_then_reads_then_answers(middleware: list[Any]) -> None:
+    agent: Any = create_agent(
+        OfflineExtractiveModel(), [search, read_document], response_format=Findings, middleware=middleware
+    )  # pyright: ignore[reportUnknownVariableType]
     result = agent.invoke({"messages": render("Answer.", RESEARCH)})
     turns = [message for message in result["messages"] if isinstance(message, AIMessage)]
     called = [[call["name"] for call in turn.tool_calls] for turn in turns]
