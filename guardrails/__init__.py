@@ -18,9 +18,13 @@ from .placing import JournalNeedsSaver, OnDoubt
 from .prices import Price, Prices, UnpricedModel
 from .quotes import Located, locate, quoted_spans
 from .routing import Route, RoutedModelFailed, RoutingMiddleware
+from .steps import StepTrackerMiddleware
+from .steps_count import CallNotFound, StepState
+from .wrapping_up import PARTIAL, partial_of
 
 __all__ = [
     "DID_NOT_HAPPEN",
+    "PARTIAL",
     "AlertDesk",
     "AlertRule",
     "AnswerMiddleware",
@@ -32,6 +36,7 @@ __all__ = [
     "BudgetMiddleware",
     "BudgetNeedsLedger",
     "CallAbandoned",
+    "CallNotFound",
     "InvalidBudget",
     "InvalidNotifier",
     "JournalMiddleware",
@@ -52,6 +57,8 @@ __all__ = [
     "Route",
     "RoutedModelFailed",
     "RoutingMiddleware",
+    "StepState",
+    "StepTrackerMiddleware",
     "ToolPrice",
     "UnknownScope",
     "UnpricedModel",
@@ -61,6 +68,7 @@ __all__ = [
     "is_transient",
     "journaled",
     "locate",
+    "partial_of",
     "quoted_spans",
     "visible_stream",
     "visible_value",

@@ -28,6 +28,7 @@ from .prices import Prices
 from .stops import stopping
 from .unseen import watch
 from .wrapped_model import WrappedModel
+from .wrapping_up import PARTIAL
 
 T = TypeVar("T")
 OnExceeded = Literal["error", "end", "interrupt", "downgrade"]
@@ -205,7 +206,7 @@ class _Parting:
 def parting(messages: Sequence[BaseMessage], error: BudgetExceeded) -> AIMessage:
     """A last answer that costs nothing: what was done, what was found last, and what is not done.
 
-    Its `response_metadata` say `{"holdfast": {"partial": True, …}}`.
+    Marked as partial in its `response_metadata`; see `partial_of`.
     """
     asked = next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
     calls = Counter(str(message.name or "a tool") for message in messages if isinstance(message, ToolMessage))
@@ -218,8 +219,7 @@ def parting(messages: Sequence[BaseMessage], error: BudgetExceeded) -> AIMessage
         *([f"Still open: {brief(asked)}"] if asked else []),
         "What was found is kept in this conversation.",
     ]
-    metadata = {"partial": True, "scope": error.scope, "window": error.window, "limit": str(error.limit)}
-    return AIMessage("\n".join(lines), response_metadata={"holdfast": metadata})
+    return AIMessage("\n".join(lines), response_metadata={PARTIAL: str(error)})
 
 
 def _question(error: BudgetExceeded) -> dict[str, Any]:

@@ -18,7 +18,14 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from holdfast.checkpointing import Budget, BudgetExceeded, Database
-from holdfast.guardrails import BudgetMiddleware, BudgetNeedsLedger, JournalMiddleware, UnknownScope, UnpricedModel
+from holdfast.guardrails import (
+    BudgetMiddleware,
+    BudgetNeedsLedger,
+    JournalMiddleware,
+    UnknownScope,
+    UnpricedModel,
+    partial_of,
+)
 from holdfast.guardrails.runway import runway_of
 from tests.support.calls import ON, Crash
 from tests.support.metered import COST, PRICES, Metered, MeteredStream
@@ -128,7 +135,7 @@ def test_end_says_what_is_done_and_what_is_not(mode: str, journal: bool, db: Dat
     found = run(runner, HELLO, mode)
     last = found["messages"][-1]
     assert len(model.asked) == 1
-    assert last.response_metadata["holdfast"]["partial"]
+    assert partial_of(found["messages"])
     assert "search \u00d72" in last.text
     assert "what is the tide" in last.text
     assert "this run" in last.text
@@ -163,7 +170,7 @@ def test_interrupt_can_be_answered_with_an_end(mode: str, db: Database) -> None:
     runner = agent(db, model, budget)
     run(runner, HELLO, mode)
     found = run(runner, Command(resume={"type": "end"}), mode)
-    assert found["messages"][-1].response_metadata["holdfast"]["partial"]
+    assert partial_of(found["messages"])
     assert model.asked == []
 
 
