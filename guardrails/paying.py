@@ -24,7 +24,7 @@ from ..checkpointing.spending import Closing, Wanted
 from .actions import Action, Work
 from .estimates import Margin, counted, output_cap
 from .prices import Prices, model_of, tier_of
-from .rates import Tokens
+from .rates import Tokens, is_mapping
 from .wrapped_model import Asked
 
 ToolPrice = Decimal | Callable[[Mapping[str, Any]], Decimal]
