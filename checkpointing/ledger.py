@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import logging
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, cast
 
 from .arrays import TextArray
-from .audit import storable
+from .audit import NewEvent, storable
 from .bridge import Bridge
 from .budgets import LIMITS, Budget, InvalidBudget, SetBudget, SpentWindow, Unit, Window, distinct
 from .connections import Connections, Rows, Steps, run_again
@@ -182,6 +182,56 @@ class Ledger:
         since: datetime | None = None,
     ) -> list[SpentWindow]:
         return await self._bridge.acall(self._windows, scope, unit, window, since)
+
+    def look(
+        self,
+        scope: str,
+        unit: Unit,
+        since: datetime,
+        judge: Callable[[list[SpentWindow], datetime], NewEvent | None],
+        then: Callable[[], None],
+    ) -> None:
+        """Look at a scope's hours, without waiting for it.
+
+        Args:
+            scope: whose.
+            unit: of which amounts.
+            since: when the first of them began.
+            judge: given the hours and the time, what is to be told of them in the audit trail, if anything. The
+                same about the same hour is told once, whichever worker comes first.
+            then: called if it was told.
+        """
+        self._bridge.begin(self._look, scope, unit, since, judge, then)
+
+    async def _look(
+        self,
+        scope: str,
+        unit: Unit,
+        since: datetime,
+        judge: Callable[[list[SpentWindow], datetime], NewEvent | None],
+        then: Callable[[], None],
+    ) -> None:
+        try:
+            windows = await self._windows(scope, unit, "hour", since)
+            event = judge(windows, self.clock() or datetime.now(UTC))
+            if event is not None and await self._tell_once(event):
+                then()
+        except Exception:
+            _log.warning("what %r spends could not be looked at", scope, exc_info=True)
+
+    async def _tell_once(self, event: NewEvent) -> bool:
+        key = {"thread": event.thread_id}
+        told = {"actor": event.actor, "kind": event.kind, "details": storable(event.details)}
+        same = {name: event.details.get(name) for name in ("scope", "unit", "window_start")}
+
+        def steps() -> Steps[bool]:
+            yield SQL["lock_trail"], key
+            if (yield SQL["told"], {**key, "kind": event.kind, "same": storable(same)}):
+                return False
+            yield SQL["tell"], {**key, **told}
+            return True
+
+        return await run_again(self._connections, steps, transaction=True)
 
     def _asked(self, wanted: Wanted) -> Reserving:
         return Reserving(f"{self._name}-{next(self._numbers)}", checked(wanted), self._worker)

@@ -18,6 +18,7 @@ from langgraph.types import interrupt
 from ..checkpointing.budgets import Budget, BudgetExceeded, distinct
 from ..checkpointing.ledger import Ledger
 from .actions import Action, Work, acarry_out, carry_out, never
+from .alert_desk import AlertDesk
 from .downgrading import Downgrade
 from .journaled_model import journaled
 from .model_errors import brief
@@ -27,6 +28,7 @@ from .paying import Payer, ToolPrice, within_tool
 from .prices import Prices
 from .stops import stopping
 from .unseen import watch
+from .watching import Watch
 from .wrapped_model import WrappedModel
 from .wrapping_up import PARTIAL
 
@@ -57,6 +59,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         tool_prices: Mapping[str, ToolPrice] | None = None,
         max_output_tokens: int = MAX_OUTPUT_TOKENS,
         ledger: Ledger | None = None,
+        alerts: AlertDesk | None = None,
         name: str = "BudgetMiddleware",
     ) -> None:
         """Pay by these budgets.
@@ -72,6 +75,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
                 `metadata` says under `price_usd`. A tool without a price is free.
             max_output_tokens: the cap that is set on a call, where neither its model nor its caller sets one.
             ledger: for a graph that Holdfast does not save; else it is found through the run.
+            alerts: whom to tell when a scope spends faster than its own recent past, and what that is; else the log.
             name: tells two of an agent's apart.
 
         Raises:
@@ -86,7 +90,14 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         self._name = name
         self._on_exceeded: OnExceeded = on_exceeded
         self._cheaper = [init_chat_model(one) if isinstance(one, str) else one for one in cheaper]
-        self._payer = Payer(distinct(budgets), prices or Prices(), max_output_tokens, dict(tool_prices or {}), ledger)
+        self._payer = Payer(
+            distinct(budgets),
+            prices or Prices(),
+            max_output_tokens,
+            dict(tool_prices or {}),
+            ledger,
+            Watch(alerts or AlertDesk()),
+        )
 
     @property
     def name(self) -> str:

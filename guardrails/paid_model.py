@@ -43,9 +43,8 @@ def paid(model: BaseChatModel, payer: Payer) -> WrappedModel:
         return model.model_copy(update={"inner": paid(model.inner, payer)})
     if isinstance(model, PaidModel):  # two middlewares: both pay, in one reservation
         inner: Payer = model.payer
-        both = Payer(
-            (*payer.budgets, *inner.budgets), inner.prices, inner.max_output_tokens, inner.tool_prices, inner.ledger
-        )
+        budgets = (*payer.budgets, *inner.budgets)
+        both = Payer(budgets, inner.prices, inner.max_output_tokens, inner.tool_prices, inner.ledger, inner.watch)
         return model.model_copy(update={"payer": both})
     return (StreamingPaidModel if streams(model) else PaidModel)(inner=model, payer=payer)
 

@@ -25,6 +25,7 @@ from .actions import Action, Work
 from .estimates import Margin, counted, output_cap
 from .prices import Prices, model_of, tier_of
 from .rates import Tokens, is_mapping
+from .watching import Watch
 from .wrapped_model import Asked
 
 ToolPrice = Decimal | Callable[[Mapping[str, Any]], Decimal]
@@ -97,6 +98,7 @@ class Payer:
     max_output_tokens: int
     tool_prices: Mapping[str, ToolPrice]
     ledger: Ledger | None = None
+    watch: Watch | None = None
     _margins: dict[tuple[str, str | None], Margin] = field(default_factory=dict[tuple[str, str | None], Margin])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -166,6 +168,8 @@ class Quote:
         """
         where: Where = yield from located(config, self.payer.ledger)
         budgets = distinct(filled(budget, where.facts) for budget in self.payer.budgets)
+        if self.payer.watch is not None:
+            self.payer.watch.called(where.ledger, budgets)
         wanted = Wanted(
             budgets=budgets,
             usd=self.usd,

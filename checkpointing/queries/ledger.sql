@@ -119,6 +119,14 @@ SELECT holdfast.append_event(
     %(details)s::jsonb
 );
 
+-- name: lock_trail
+-- Who tells something once waits for another who does.
+SELECT pg_advisory_xact_lock(hashtextextended(%(thread)s, 1869636975));
+
+-- name: told
+SELECT 1 FROM holdfast.events
+WHERE thread_id = %(thread)s AND kind = %(kind)s AND details @> %(same)s::jsonb LIMIT 1;
+
 -- name: budgets
 SELECT scope, unit, per_call, per_run, hourly, daily, set_by, set_at FROM holdfast.budgets ORDER BY scope, unit;
 

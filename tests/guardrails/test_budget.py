@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,8 +20,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 from pydantic import BaseModel
 
-from holdfast.checkpointing import Budget, BudgetExceeded, Database
+from holdfast.checkpointing import Budget, BudgetExceeded, Charge, Database, Wanted
 from holdfast.guardrails import (
+    AlertDesk,
+    BudgetAlert,
     BudgetMiddleware,
     BudgetNeedsLedger,
     JournalMiddleware,
@@ -391,6 +396,29 @@ def test_two_middlewares_pay_in_one_reservation(db: Database) -> None:
     assert spent(db) == (COST, 0)
     assert [(each.spent, each.reserved) for each in db.ledger.windows("agent:tide", window="day")] == [(COST, 0)]
     assert told(db) == [("model.answered", COST)]
+
+
+def test_a_scope_that_spends_faster_than_its_past_is_told_of_once(database_uri: str) -> None:
+    """Whichever worker sees it first."""
+    now, told_of = datetime(2026, 3, 4, 12, 30, tzinfo=UTC), list[BudgetAlert]()
+    wanted = Wanted(budgets=(Budget(SCOPE, daily=1000),), usd=Decimal("0.05"), tokens=1, name="m")
+    with Database.connect(database_uri) as before:
+        for back in range(30, 0, -1):
+            before.ledger.clock = partial(now.__sub__, timedelta(hours=back))
+            before.ledger.settle(before.ledger.reserve(wanted), usd=Decimal("0.05"), tokens=1)
+        before.ledger.clock = lambda: now
+        before.ledger.charge(replace(wanted, usd=Decimal(50)), Charge())
+    for _ in range(2):
+        desk = AlertDesk([told_of.append], clock=lambda: now)
+        budget = BudgetMiddleware([Budget(SCOPE, daily=1000)], prices=PRICES, alerts=desk)
+        with Database.connect(database_uri) as worker:
+            worker.ledger.clock = lambda: now
+            run(agent(worker, Metered(script=[AIMessage("high")]), budget), HELLO, "sync")
+        assert desk.flush()
+    with Database.connect(database_uri) as after:
+        events = [event for event in after.audit.read(thread_id="holdfast:budgets") if event.kind == "budget.alerted"]
+    assert [alert.scope for alert in told_of] == [SCOPE]
+    assert [event.details["scope"] for event in events] == [SCOPE]
 
 
 @pytest.mark.parametrize("wrong", [{"on_exceeded": "stop"}, {"on_exceeded": "downgrade"}, {"cheaper": ["x"]}])

@@ -1,0 +1,59 @@
+"""Watches what scopes spend while agents spend it, and raises the alarm once for all workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from ..checkpointing.audit import NewEvent
+from ..checkpointing.budgets import Budget, SpentWindow
+from ..checkpointing.ledger import AUDITED, Ledger, hours
+from .alert_desk import AlertDesk
+from .alerts import BudgetAlert
+
+WEEK: Final = 168
+"""Hours of a scope's past that count."""
+PAUSE: Final = 15.0
+"""Seconds between two looks at a scope, at the least."""
+
+
+class Watch:
+    """Looks at the scopes of calls that are made, each now and then, without keeping the calls waiting."""
+
+    def __init__(self, desk: AlertDesk, *, clock: Callable[[], float] = time.monotonic, pause: float = PAUSE) -> None:
+        self.desk: Final = desk
+        self._clock = clock
+        self._pause = pause
+        self._lock = threading.Lock()
+        self._looked: dict[tuple[str, str], float] = {}
+
+    def called(self, ledger: Ledger, budgets: Sequence[Budget]) -> None:
+        """A call is about to be made that these pay for."""
+        for budget in budgets:
+            if self._due(budget):
+                self._look(ledger, budget)
+
+    def _due(self, budget: Budget) -> bool:
+        key, now = (budget.scope, budget.unit), self._clock()
+        with self._lock:
+            if now - self._looked.get(key, -self._pause) < self._pause:
+                return False
+            self._looked[key] = now
+            return True
+
+    def _look(self, ledger: Ledger, budget: Budget) -> None:
+        raised: list[BudgetAlert] = []
+
+        def judge(windows: Sequence[SpentWindow], now: datetime) -> NewEvent | None:
+            history, current = hours(windows, now, WEEK)
+            alert = self.desk.weigh(budget.scope, budget.unit, current=current, history=history, hour=now)
+            if alert is None:
+                return None
+            raised.append(alert)
+            return alert.event(AUDITED)
+
+        since = (ledger.clock() or datetime.now(UTC)) - timedelta(hours=WEEK + 1)
+        ledger.look(budget.scope, budget.unit, since, judge, lambda: self.desk.send(raised[0]))
