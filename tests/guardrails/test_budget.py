@@ -32,7 +32,7 @@ from holdfast.guardrails import (
     partial_of,
 )
 from holdfast.guardrails.runway import runway_of
-from tests.support.calls import ON, Crash
+from tests.support.calls import ON, Crash, crashed, node_graph
 from tests.support.metered import COST, PRICES, Metered, MeteredStream
 
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])
@@ -129,6 +129,52 @@ def test_what_is_answered_from_the_record_is_free(mode: str, db: Database) -> No
     assert found["messages"][-1].text == "high"
     assert len(model.asked) == 1
     assert spent(db) == (COST, 0)
+
+
+@MODES
+def test_a_cheaper_answer_is_not_asked_for_again_of_the_dear_model(mode: str, db: Database) -> None:
+    """Killed after the cheap model answered; when it is resumed there would be money for the dear one."""
+    dear, cheap = Metered(script=[AIMessage("dear")]), Metered(model="cheap", script=[AIMessage("cheap")])
+    budget = BudgetMiddleware([Budget(SCOPE, daily="0.10")], prices=PRICES, on_exceeded="downgrade", cheaper=[cheap])
+    runs = 0
+
+    def after(answer: AIMessage) -> Any:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise Crash
+        return {"messages": [answer]}
+
+    def node(state: MessagesState) -> Any:
+        return after(budget.ask(dear, lambda model: model.invoke(state["messages"])))
+
+    async def anode(state: MessagesState) -> Any:
+        return after(await budget.aask(dear, lambda model: model.ainvoke(state["messages"])))
+
+    runner = node_graph(db.saver, anode if mode == "async" else node)
+    crashed(runner, HELLO, mode)
+    db.ledger.set(Budget(SCOPE, daily=5), by="ada")
+    assert run(runner, None, mode)["messages"][-1].text == "cheap"
+    assert (len(dear.asked), len(cheap.asked)) == (0, 1)
+    assert spent(db) == (Decimal("0.00011"), 0)
+
+
+def test_what_a_dead_worker_had_reserved_counts_as_spent(db: Database) -> None:
+    """Nobody knows whether the provider served it; the events' sum is what was spent all the same."""
+    model = Metered(script=[AIMessage("high")], error=Crash())
+    runner = agent(db, model, BudgetMiddleware([Budget(SCOPE, daily=2)], prices=PRICES))
+    crashed(runner, HELLO)
+    (held,) = db.ledger.outstanding()
+    assert held.state == "held"
+    assert spent(db) == (0, held.usd)
+    model.error = None
+    run(runner, None, "sync")
+    assert spent(db) == (held.usd + COST, 0)
+    assert sum(cost for _, cost in told(db) if cost) == held.usd + COST
+    (presumed,) = db.ledger.outstanding()
+    assert db.ledger.resolve(presumed.reservation_id, usd=None)  # the provider knows nothing of it
+    assert spent(db) == (COST, 0)
+    assert sum(cost for _, cost in told(db) if cost) == COST
 
 
 @MODES
