@@ -14,6 +14,7 @@ Unit = Literal["usd", "tokens"]
 Window = Literal["call", "run", "hour", "day"]
 LIMITS: Final[dict[Window, str]] = {"call": "per_call", "run": "per_run", "hour": "hourly", "day": "daily"}
 """The field of a `Budget` that limits each window."""
+_WHEN: Final[dict[Window, str]] = {"call": "", "run": "in this run", "hour": "this hour", "day": "today"}
 
 
 class InvalidBudget(HoldfastError, ValueError):
@@ -132,7 +133,7 @@ class BudgetExceeded(HoldfastError):
         what = (
             f"the limit of a call is {amount(self.limit, self.unit)}"
             if self.window == "call"
-            else f"{amount(left, self.unit)} of {amount(self.limit, self.unit)} are left this {self.window}"
+            else f"{amount(left, self.unit)} of {amount(self.limit, self.unit)} are left {_WHEN[self.window]}"
         )
         wait = {"hour": ", or wait for the next hour (UTC)", "day": ", or wait for the next day (UTC)"}
         return (

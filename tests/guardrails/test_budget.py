@@ -189,7 +189,7 @@ def test_end_says_what_is_done_and_what_is_not(mode: str, journal: bool, db: Dat
     assert partial_of(found["messages"])
     assert "search \u00d72" in last.text
     assert "what is the tide" in last.text
-    assert "this run" in last.text
+    assert "in this run" in last.text
     assert [message.type for message in found["messages"]] == ["human", "ai", "tool", "tool", "ai"]
     db.ledger.set(Budget(SCOPE, per_run=5), by="ada")
     more = run(runner, {"messages": [("user", "go on")]}, mode)
