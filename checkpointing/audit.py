@@ -78,11 +78,8 @@ class AuditEvent(NewEvent):
 class AuditTrail:
     """Got from `Database.audit`; methods have an async twin `a…`.
 
-    >>> with Database.connect() as db:  # doctest: +SKIP
-    ...     db.audit.append(NewEvent(thread_id="t", kind="note", actor="ada", correlation_id="case-7"))
-    ...     [event.kind for event in db.audit.read(correlation_id="case-7")]
-    1
-    ['note']
+    db.audit.append(NewEvent(thread_id="t", kind="note", actor="ada", correlation_id="case-7"))  # 1
+    [event.kind for event in db.audit.read(correlation_id="case-7")]  # ["note"]
     """
 
     def __init__(self, bridge: Bridge, connections: Connections) -> None:

@@ -79,10 +79,8 @@ class Costs:
     Events stay when their thread is deleted, and so does what it cost. A database role that may not see an event's
     row (`holdfast_user`, `holdfast_operator`) gets a report of those that it sees.
 
-    >>> with Database.connect() as db:  # doctest: +SKIP
-    ...     for line in db.costs.report("tenant", since=datetime(2026, 3, 1, tzinfo=UTC)):
-    ...         print(line.key, line.cost)
-    acme 12.30
+        for line in db.costs.report("tenant", since=datetime(2026, 3, 1, tzinfo=UTC)):
+            print(line.key, line.cost)  # acme 12.30
     """
 
     def __init__(self, bridge: Bridge, connections: Connections) -> None:

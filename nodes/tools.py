@@ -71,7 +71,7 @@ def each_call(
     A task of its own is saved of its own: an interrupt or a crash in one call leaves those that are finished
     finished. Calls that have their answer are not sent again.
 
-    >>> graph.add_conditional_edges("model", each_call())  # doctest: +SKIP
+        graph.add_conditional_edges("model", each_call())
     """
 
     def route(state: Any) -> list[Send] | str:
