@@ -96,6 +96,8 @@ def _charge(payer: Payer, response: LLMResult, metadata: dict[str, Any], duratio
     name = str(metadata.get("ls_model_name") or "unknown")
     provider = metadata.get("ls_provider")
     usage: Any = message.usage_metadata if message is not None else None
+    if (usage or {}).get("total_cost") == 0:  # LangChain's mark of an answer out of its cache
+        return
     tokens = Tokens.of(usage or {})
     total = tokens.input + tokens.output + tokens.output_audio + tokens.reasoning
     try:
