@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
@@ -10,9 +11,11 @@ from typing import Any, cast
 import pytest
 from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType] - upstream's checkpointer type
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
+from langgraph.graph import MessagesState
 from langgraph.types import Command, interrupt
 
 from holdfast.checkpointing import Budget, BudgetExceeded, Database, InvalidBudget
@@ -23,8 +26,8 @@ from holdfast.guardrails import AlertDesk, BudgetMiddleware, JournalMiddleware, 
 from holdfast.guardrails.paying import failed
 from holdfast.guardrails.watching import Watch
 from tests.guardrails.test_budget import HELLO, JOURNALS, MODES, SCOPE, agent, run, spent
-from tests.support.calls import ON
-from tests.support.metered import COST, PRICES, Metered
+from tests.support.calls import ON, node_graph
+from tests.support.metered import COST, PRICES, Metered, MeteredStream
 
 THINKS = AIMessage("", tool_calls=[{"name": "think", "args": {"query": "q"}, "id": "c"}])
 DEAR = {"think": Decimal(1)}
@@ -191,6 +194,64 @@ def test_what_langchains_cache_answers_is_free(mode: str, db: Database) -> None:
     db.journal.close()
     assert len(inside.asked) == 1
     assert spent(db) == (3 * COST, 0)
+
+
+class Asking(MeteredStream):
+    """Asks another model, and tells what that used as its own."""
+
+    another: Any
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self.another.invoke(messages))])
+
+    def _stream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        for chunk in self.another.stream(messages):
+            yield ChatGenerationChunk(message=chunk)
+
+
+@MODES
+@JOURNALS
+def test_a_model_that_asks_another_is_paid_once(mode: str, journal: bool, db: Database) -> None:
+    budget = BudgetMiddleware([Budget(SCOPE, daily=2)], prices=PRICES)
+    model = Asking(script=[], another=MeteredStream(script=[AIMessage("high")]))
+    run(agent(db, model, budget, journal=journal), HELLO, mode)
+    db.journal.close()
+    assert spent(db) == (COST, 0)
+
+
+@MODES
+def test_a_stream_that_asks_another_model_is_paid_once_and_its_readers_calls_beside_it(mode: str, db: Database) -> None:
+    budget = BudgetMiddleware([Budget(SCOPE, daily=2)], prices=PRICES)
+    model = Asking(script=[], another=MeteredStream(script=[]))
+    beside = Metered(script=[AIMessage("beside")])
+
+    def take(model: Any) -> Any:
+        said = [beside.invoke("and?") for _ in model.stream("why")]
+        return said[0]
+
+    async def atake(model: Any) -> Any:
+        said = [await beside.ainvoke("and?") async for _ in model.astream("why")]
+        return said[0]
+
+    def node(state: MessagesState) -> Any:
+        return {"messages": [budget.ask(model, take)]}
+
+    async def anode(state: MessagesState) -> Any:
+        return {"messages": [await budget.aask(model, atake)]}
+
+    run(node_graph(db.saver, anode if mode == "async" else node), HELLO, mode)
+    db.journal.close()
+    assert spent(db) == ((1 + len(beside.asked)) * COST, 0)
+
+
+@MODES
+def test_a_call_of_generate_itself_is_found(mode: str, db: Database) -> None:
+    inside = Metered(script=[AIMessage("inner")])
+    think = thinking(lambda: inside.generate([[HumanMessage("one")], [HumanMessage("two")]]))
+    budget = BudgetMiddleware([Budget(SCOPE, daily=2)], prices=PRICES)
+    run(agent(db, Metered(script=[THINKS, AIMessage("high")]), budget, think), HELLO, mode)
+    db.journal.close()
+    assert spent(db) == (4 * COST, 0)
 
 
 class _Unreadable(Exception):
