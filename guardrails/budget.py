@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 
 from ..checkpointing.budgets import Budget, BudgetExceeded, distinct
 from ..checkpointing.ledger import Ledger
+from . import listing
 from .actions import Action, Work, acarry_out, carry_out, never
 from .alert_desk import AlertDesk
 from .downgrading import Downgrade
@@ -175,6 +177,8 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> Work[Any]:
         models = [model, *self._cheaper]
         choice = Downgrade(models)
+        if not listing.loaded():
+            yield Action(listing.load, lambda: asyncio.to_thread(listing.load))
         if self._on_exceeded == "interrupt":
             take_answers()
         place = yield from choice.first()

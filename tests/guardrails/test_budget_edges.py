@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any, cast
 
 import pytest
@@ -22,7 +23,7 @@ from holdfast.checkpointing import Budget, BudgetExceeded, Database, InvalidBudg
 from holdfast.checkpointing.errors import MissingExtra
 from holdfast.checkpointing.grouping import Grouped
 from holdfast.checkpointing.ledger import Ledger
-from holdfast.guardrails import AlertDesk, BudgetMiddleware, JournalMiddleware, listing
+from holdfast.guardrails import AlertDesk, BudgetMiddleware, JournalMiddleware, UnpricedModel, listing
 from holdfast.guardrails.paying import failed
 from holdfast.guardrails.watching import Watch
 from tests.guardrails.test_budget import HELLO, JOURNALS, MODES, SCOPE, agent, run, spent
@@ -174,6 +175,22 @@ def test_an_answer_by_an_unknown_name_is_paid_without_the_price_data(
     run(agent(db, model, BudgetMiddleware([Budget(SCOPE, daily=2)], prices=PRICES), journal=journal), HELLO, "sync")
     db.journal.close()
     assert spent(db) == (COST, 0)
+
+
+def test_no_event_loop_waits_for_the_price_data(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LangGraph's development server makes an error of that."""
+    waited, snapshot = list[bool](), listing._snapshot  # pyright: ignore[reportPrivateUsage]
+
+    @cache
+    def read() -> Any:
+        waited.append(asyncio._get_running_loop() is not None)  # pyright: ignore[reportPrivateUsage]
+        return snapshot()
+
+    monkeypatch.setattr(listing, "_snapshot", read)
+    listing.load.cache_clear()
+    with pytest.raises(UnpricedModel):
+        run(agent(db, Metered(script=[]), BudgetMiddleware([Budget(SCOPE, daily=2)])), HELLO, "async")
+    assert waited == [False]
 
 
 def test_a_limit_of_a_run_does_not_go_unheeded_where_there_is_no_run(db: Database) -> None:
