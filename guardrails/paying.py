@@ -145,7 +145,7 @@ class Payer:
 
     def beside(self, other: Payer) -> Payer:
         """Both, in one reservation: by the other's prices, and what is learned is the other's too."""
-        return replace(other, budgets=(*self.budgets, *other.budgets))
+        return replace(other, budgets=tuple(dict.fromkeys((*self.budgets, *other.budgets))))
 
     def margin(self, model: str, provider: str | None) -> Margin:
         with self._lock:

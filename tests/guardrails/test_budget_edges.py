@@ -103,6 +103,12 @@ def test_two_middlewares_pay_for_tools_and_for_what_nobody_saw(mode: str, journa
     assert [(each.spent, each.reserved) for each in db.ledger.windows("agent:tide", window="day")] == [(whole, 0)]
 
 
+def test_a_model_that_is_paid_for_is_not_paid_for_again_by_the_same(db: Database) -> None:
+    budget = BudgetMiddleware([Budget(SCOPE, daily=2)], prices=PRICES)
+    run(agent(db, budget.paid(Metered(script=[AIMessage("high")])), budget), HELLO, "sync")
+    assert spent(db) == (COST, 0)
+
+
 def _paid_twice(db: Database, model: Any, journal: bool, daily: str, *tools: Any) -> Any:
     middleware: list[Any] = [
         BudgetMiddleware([Budget(SCOPE, daily=daily)], prices=PRICES),
