@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Literal, TypeVar, cast, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
@@ -13,19 +14,20 @@ from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langgraph.prebuilt.tool_node import ToolCallRequest
-from langgraph.types import interrupt
 
 from ..checkpointing.budgets import Budget, BudgetExceeded, distinct
 from ..checkpointing.ledger import Ledger
+from . import listing
 from .actions import Action, Work, acarry_out, carry_out, never
 from .alert_desk import AlertDesk
 from .downgrading import Downgrade
 from .journaled_model import journaled
 from .model_errors import brief
-from .paid_model import paid
+from .paid_model import paid, payer_of
 from .paid_tool import paid_tool
-from .paying import Payer, ToolPrice, within_tool
+from .paying import Payer, ToolPrice, checked_scope, within_tool
 from .prices import Prices
+from .raising import given_up, take_answers
 from .stops import stopping
 from .unseen import watch
 from .watching import Watch
@@ -74,13 +76,14 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
             tool_prices: by a tool's name, what a call costs, or what says it of its arguments; else what its
                 `metadata` says under `price_usd`. A tool without a price is free.
             max_output_tokens: the cap that is set on a call, where neither its model nor its caller sets one.
-            ledger: for a graph that Holdfast does not save; else it is found through the run.
+            ledger: for a graph that Holdfast does not save, where `per_run` is per thread; else it is found through
+                the run.
             alerts: whom to tell when a scope spends faster than its own recent past, and what that is; else the log.
             name: tells two of an agent's apart.
 
         Raises:
             ValueError: `on_exceeded` is none of the ways, or "downgrade" without models.
-            InvalidBudget: two budgets are of one scope and unit.
+            InvalidBudget: two budgets are of one scope and unit, or a scope's braces hold no plain name.
         """
         super().__init__()
         if on_exceeded not in get_args(OnExceeded):
@@ -91,7 +94,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         self._on_exceeded: OnExceeded = on_exceeded
         self._cheaper = [init_chat_model(one) if isinstance(one, str) else one for one in cheaper]
         self._payer = Payer(
-            distinct(budgets),
+            distinct(map(checked_scope, budgets)),
             prices or Prices(),
             max_output_tokens,
             dict(tool_prices or {}),
@@ -174,28 +177,35 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> Work[Any]:
         models = [model, *self._cheaper]
         choice = Downgrade(models)
+        if not listing.loaded():
+            yield Action(listing.load, lambda: asyncio.to_thread(listing.load))
+        if self._on_exceeded == "interrupt":
+            take_answers()
         place = yield from choice.first()
         while True:
             try:
-                watch(self._payer)
-                return (yield act(paid(models[place], self._payer)))
+                model = paid(models[place], self._payer)
+                watch(payer_of(model))
+                return (yield act(model))
             except BudgetExceeded as error:
                 if place + 1 < len(models):
                     place += 1
                     yield from choice.fell_to(place)
                 elif self._on_exceeded == "error":
                     raise
-                elif self._on_exceeded != "interrupt" or _given_up(interrupt(_question(error))):
+                elif self._on_exceeded != "interrupt" or given_up(error):
                     return part(error)
 
     def _called(self, request: ToolCallRequest, act: Action) -> Work[Any]:
+        if self._on_exceeded == "interrupt":
+            take_answers()
         while True:
             try:
                 return (yield act)
             except BudgetExceeded as error:
                 if self._on_exceeded == "error":
                     raise
-                if self._on_exceeded != "interrupt" or _given_up(interrupt(_question(error))):
+                if self._on_exceeded != "interrupt" or given_up(error):
                     call = request.tool_call
                     return ToolMessage(
                         f"Not called. {error}", name=call["name"], tool_call_id=call["id"] or "", status="error"
@@ -231,26 +241,6 @@ def parting(messages: Sequence[BaseMessage], error: BudgetExceeded) -> AIMessage
         "What was found is kept in this conversation.",
     ]
     return AIMessage("\n".join(lines), response_metadata={PARTIAL: str(error)})
-
-
-def _question(error: BudgetExceeded) -> dict[str, Any]:
-    return {
-        "type": "budget_exceeded",
-        "text": str(error),
-        "scope": error.scope,
-        "unit": error.unit,
-        "window": error.window,
-        "limit": str(error.limit),
-        "used": str(error.used),
-        "needed": str(error.needed),
-        "short": str(error.short),
-        "how": 'raise the limit, then answer {"type": "retry"}; {"type": "end"} ends with what there is',
-    }
-
-
-def _given_up(answer: Any) -> bool:
-    """Whether a person wants no more; any other answer tries again, and it is asked again if that does not fit."""
-    return isinstance(answer, Mapping) and cast("Mapping[str, Any]", answer).get("type") in ("end", "reject")
 
 
 @contextmanager

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.tracers.context import register_configure_hook
 
+T = TypeVar("T")
 _RUNS: Final = 65_536
 
 
@@ -34,6 +37,48 @@ class _Known:
 
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._ids
+
+
+_inside: ContextVar[bool] = ContextVar("holdfast_inside_model", default=False)
+
+
+def inside_model() -> bool:
+    """Whether a model that asks another is making a call, which is paid for as its own."""
+    return _inside.get()
+
+
+@contextmanager
+def within_model() -> Generator[None]:
+    """What is called meanwhile is called by a model."""
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+def pieces(given: Iterable[T]) -> Iterator[T]:
+    """A stream, each piece of which is made `within_model`; what its reader does between two is not."""
+    stream = iter(given)
+    while True:
+        with within_model():
+            try:
+                piece = next(stream)
+            except StopIteration:
+                return
+        yield piece
+
+
+async def apieces(given: AsyncIterable[T]) -> AsyncIterator[T]:
+    """`pieces` of an async one."""
+    stream = aiter(given)
+    while True:
+        with within_model():
+            try:
+                piece = await anext(stream)
+            except StopAsyncIteration:
+                return
+        yield piece
 
 
 class ModelsOnly(BaseCallbackHandler):

@@ -14,8 +14,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from ..checkpointing.spending import Charge, Closing, Reservation
 from .actions import Action, Work
 from .model_runs import known
-from .paying import ModelQuote, Payer, Where, failed
-from .runway import noted
+from .paying import ModelQuote, Payer, Where, failed, reserved
 from .wrapped_model import Asked, ModelCall, StreamingModel, WrappedModel, last_chunk, streams
 
 
@@ -41,12 +40,16 @@ def paid(model: BaseChatModel, payer: Payer) -> WrappedModel:
     """A model whose calls a payer pays for, within the journal if it is journaled."""
     if isinstance(model, WrappedModel) and not isinstance(model, PaidModel):
         return model.model_copy(update={"inner": paid(model.inner, payer)})
-    if isinstance(model, PaidModel):  # two middlewares: both pay, in one reservation
-        inner: Payer = model.payer
-        budgets = (*payer.budgets, *inner.budgets)
-        both = Payer(budgets, inner.prices, inner.max_output_tokens, inner.tool_prices, inner.ledger, inner.watch)
-        return model.model_copy(update={"payer": both})
+    if isinstance(model, PaidModel):  # two middlewares
+        return model.model_copy(update={"payer": payer.beside(model.payer)})
     return (StreamingPaidModel if streams(model) else PaidModel)(inner=model, payer=payer)
+
+
+def payer_of(model: BaseChatModel) -> Payer:
+    """Who pays for the calls of a model that is `paid`."""
+    assert isinstance(model, WrappedModel), "it is paid for"
+    payer: Payer = model.payer if isinstance(model, PaidModel) else payer_of(model.inner)
+    return payer
 
 
 class _PaidCall:
@@ -86,13 +89,9 @@ class _Payment:
         self._reservation: Reservation | None = None
 
     def reserved(self, asked: Asked) -> Work[None]:
-        where, wanted = yield from self._quote.wanted(None)
-        reserve = Action(lambda: where.ledger.reserve(wanted), lambda: where.ledger.areserve(wanted))
-        self._reservation = yield reserve
-        self._where = where
+        self._where, wanted = yield from self._quote.wanted(None)
+        self._reservation = yield from reserved(self._where, wanted)
         known.add(asked.run)
-        if where.thread_id is not None and self._reservation is not None:
-            noted(where.thread_id, self._reservation.nearest)
 
     def settle(self, message: BaseMessage) -> None:
         assert self._where is not None

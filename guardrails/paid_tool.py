@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
-from ..checkpointing.spending import Charge, Closing, Reservation
+from ..checkpointing.spending import Charge, Closing
 from .actions import Action, Work, acarry_out, carry_out, never
 from .effects import NotDone
-from .paying import Bill, Payer, ToolQuote, Where
+from .paying import TOOL_PRICE, Bill, Payer, ToolQuote, Where, reserved
 from .placing import Call
-from .runway import noted
 from .stops import stopping
 
 
@@ -45,11 +46,12 @@ class PaidTool(BaseTool):
 
 def paid_tool(request: ToolCallRequest, payer: Payer) -> ToolCallRequest:
     """The call, of a tool that is paid for, if it has a price."""
-    from .paying import TOOL_PRICE
-
     tool, call = request.tool, request.tool_call
-    if tool is None or isinstance(tool, PaidTool):
+    if tool is None:
         return request
+    if isinstance(tool, PaidTool):  # two middlewares
+        quote = replace(tool.quote, payer=payer.beside(tool.quote.payer))
+        return request.override(tool=tool.model_copy(update={"quote": quote}))
     declared: Mapping[str, Any] = tool.metadata or {}
     quote = payer.tool_quote(call["name"], call["args"], declared.get(TOOL_PRICE))
     if quote is None:
@@ -90,14 +92,12 @@ class ToolPayment:
 def _made(quote: ToolQuote, config: Any, act: Action) -> Work[Any]:
     """A call that no journal knows of."""
     where, wanted = yield from quote.wanted(config)
-    reservation: Reservation = yield Action(lambda: where.ledger.reserve(wanted), lambda: where.ledger.areserve(wanted))
-    if where.thread_id is not None:
-        noted(where.thread_id, reservation.nearest)
+    reservation = yield from reserved(where, wanted)
     began = time.monotonic()
     try:
         result = yield act
     except BaseException as error:
-        if isinstance(error, NotDone):
+        if isinstance(error, NotDone | GraphBubbleUp):  # an interrupted call is made again from its beginning
             where.ledger.release(reservation, wait=False)
         else:
             where.ledger.presume(reservation, wait=False)

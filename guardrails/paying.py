@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import string
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -15,16 +16,17 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 
-from ..checkpointing.budgets import Budget, distinct
+from ..checkpointing.budgets import Budget, InvalidBudget, distinct
 from ..checkpointing.errors import HoldfastError
 from ..checkpointing.leases import correlation_of, owner_of
 from ..checkpointing.ledger import Ledger
 from ..checkpointing.saver import HoldfastSaver
-from ..checkpointing.spending import Closing, Wanted
-from .actions import Action, Work
+from ..checkpointing.spending import Closing, Reservation, Wanted
+from .actions import Action, ToItsEnd, Work
 from .estimates import Margin, counted, output_cap
-from .prices import Prices, model_of, tier_of
+from .prices import Prices, Spent, model_of, tier_of
 from .rates import Tokens, is_mapping
+from .runway import noted
 from .watching import Watch
 from .wrapped_model import Asked
 
@@ -32,6 +34,8 @@ ToolPrice = Decimal | Callable[[Mapping[str, Any]], Decimal]
 """What one call of a tool costs, or what says it of the call's arguments; US dollars."""
 TOOL_PRICE: Final = "price_usd"
 """In a tool's `metadata`: its `ToolPrice`."""
+_ERRORS: Final = 400
+"""The HTTP status from which on an answer is an error; a served answer that cannot be read has a lower one."""
 _log: Final = logging.getLogger("holdfast.budget")
 within_tool: ContextVar[str | None] = ContextVar("holdfast_within_tool", default=None)
 """The tool inside which calls are made now."""
@@ -139,6 +143,10 @@ class Payer:
         usd = price(args) if callable(price) else price
         return ToolQuote(payer=self, name=name, usd=checked_price(name, usd), tokens=0)
 
+    def beside(self, other: Payer) -> Payer:
+        """Both, in one reservation: by the other's prices, and what is learned is the other's too."""
+        return replace(other, budgets=tuple(dict.fromkeys((*self.budgets, *other.budgets))))
+
     def margin(self, model: str, provider: str | None) -> Margin:
         with self._lock:
             return self._margins.get((model, provider), Margin())
@@ -165,9 +173,15 @@ class Quote:
         Raises:
             BudgetNeedsLedger: the graph is not saved by Holdfast, and no ledger was given.
             UnknownScope: a budget's scope names what the run does not say.
+            InvalidBudget: a run is limited, and the call is in none.
         """
         where: Where = yield from located(config, self.payer.ledger)
         budgets = distinct(filled(budget, where.facts) for budget in self.payer.budgets)
+        if where.run_key is None and (limited := next((one for one in budgets if one.per_run), None)) is not None:
+            raise InvalidBudget(
+                f"budget {limited.scope!r}: per_run is for the runs of a thread, and this call is in none; run the "
+                "graph with a thread_id, or limit per_call, hourly or daily"
+            )
         if self.payer.watch is not None:
             self.payer.watch.called(where.ledger, budgets)
         wanted = Wanted(
@@ -203,7 +217,7 @@ class ModelQuote(Quote):
         """What the answer did cost; what it may have, where it says nothing of its usage."""
         spent = None
         if isinstance(message, AIMessage):
-            spent = self.payer.prices.spent(message, self.name, self.provider)
+            spent = self._spent(message)
         if spent is None:
             cost = self.attributed(where, model=self.name, provider=self.provider, estimated=True)
             return Bill(usd=self.usd, tokens=self.tokens, cost=cost)
@@ -235,6 +249,13 @@ class ModelQuote(Quote):
             cost=cost,
         )
 
+    def _spent(self, message: AIMessage) -> Spent | None:
+        try:
+            return self.payer.prices.spent(message, self.name, self.provider)
+        except HoldfastError as unpriced:  # too late to refuse it: it was made
+            _log.warning("a call of %s counts as what was reserved for it: %s", self.name, unpriced)
+            return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolQuote(Quote):
@@ -254,7 +275,8 @@ def failed(error: BaseException) -> Closing:
     """
     status = getattr(error, "status_code", getattr(getattr(error, "response", None), "status_code", None))
     refused = any("ConnectError" in kind.__name__ or kind is ConnectionRefusedError for kind in _causes(error))
-    return Closing(outcome="released" if isinstance(status, int) or refused else "presumed")
+    answered = isinstance(status, int) and status >= _ERRORS
+    return Closing(outcome="released" if answered or refused else "presumed")
 
 
 def _causes(error: BaseException | None) -> list[type]:
@@ -275,6 +297,41 @@ def checked_price(name: str, usd: Any) -> Decimal:
     if not isinstance(usd, Decimal) or not usd.is_finite() or usd < 0:
         raise ValueError(f"the price of tool {name!r} must be a Decimal of 0 or more US dollars, not {usd!r}")
     return usd
+
+
+def reserved(where: Where, wanted: Wanted) -> Work[Reservation]:
+    """Reserve it; given back at once if who wants it is cancelled meanwhile, as nothing is called then.
+
+    Raises:
+        BudgetExceeded: it is more than what is left.
+    """
+    ending, ledger = ToItsEnd(), where.ledger
+    reservation: Reservation = yield Action(lambda: ledger.reserve(wanted), lambda: ending.of(ledger.areserve(wanted)))
+    if ending.cancelled:
+        ledger.release(reservation, wait=False)
+    ending.check()
+    if where.thread_id is not None:
+        noted(where.thread_id, reservation.nearest)
+    return reservation
+
+
+def checked_scope(budget: Budget) -> Budget:
+    """A budget, if its scope can be filled in.
+
+    >>> checked_scope(Budget("tenant:{}", daily=5))
+    Traceback (most recent call last):
+    holdfast.checkpointing.budgets.InvalidBudget: budget 'tenant:{}': braces hold a plain name, as in tenant:{tenant}
+    """
+    try:
+        plain = all(
+            name is None or (name.isidentifier() and not spec and not conversion)
+            for _, name, spec, conversion in string.Formatter().parse(budget.scope)
+        )
+    except ValueError:  # a brace without its other one
+        plain = False
+    if not plain:
+        raise InvalidBudget(f"budget {budget.scope!r}: braces hold a plain name, as in tenant:{{tenant}}")
+    return budget
 
 
 def filled(budget: Budget, facts: Mapping[str, str]) -> Budget:
@@ -319,7 +376,8 @@ def located(config: RunnableConfig | None, ledger: Ledger | None) -> Work[Where]
         raise BudgetNeedsLedger
     correlation_id = correlation_of(config) or (lease.correlation_id if lease is not None else None)
     node = metadata.get("langgraph_node")
-    facts: dict[str, Any] = {**settings, **metadata}
+    # A server says in `configurable` who its caller is; metadata are the caller's own.
+    facts: dict[str, Any] = {**metadata, **settings}
     facts |= {"thread_id": thread_id, "node": node, "correlation_id": correlation_id}
     return Where(
         ledger=ledger,

@@ -48,6 +48,8 @@ class Attempt:
     asking: Asking = field(default_factory=Asking)
     answered: Call | None = None
     """The model call that was made last."""
+    of_limits: list[Any] = field(default_factory=list[Any])
+    """What persons have said to its questions about budgets."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _counts: Counter[str] = field(default_factory=Counter[str])
     _missed: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
@@ -209,6 +211,12 @@ def checked(on_doubt: Any) -> OnDoubt:
 
 def _attempt_key(info: Any) -> tuple[Any, ...]:
     return (str(info.thread_id), info.task_id, info.node_first_attempt_time, info.node_attempt)
+
+
+def attempt_of(config: RunnableConfig) -> Attempt | None:
+    """The execution of the task that a config belongs to; None outside of graphs."""
+    info = getattr(config.get("configurable", {}).get("__pregel_runtime"), "execution_info", None)
+    return _attempts.of(_attempt_key(info)) if info is not None else None
 
 
 def refusal(why: str) -> Action | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage
 
-from ..checkpointing.errors import HoldfastError
+from ..checkpointing.errors import HoldfastError, MissingExtra
 from . import listing
 from .listing import Listed
 from .providers import provider_named
@@ -132,10 +132,10 @@ class Prices:
         self._found = lru_cache(_KNOWN)(self._find)
 
     def knows(self, model: str, provider: str | None = None) -> bool:
-        """Whether a call of the model can be priced."""
+        """Whether a call of the model can be priced; without the price data, by one's own prices alone."""
         try:
             self._rates(self._found(model, provider), model, provider, self._clock(), None)
-        except UnpricedModel:
+        except (UnpricedModel, MissingExtra):
             return False
         return True
 

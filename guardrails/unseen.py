@@ -23,7 +23,7 @@ from ..checkpointing.leases import Lease, owner_of
 from ..checkpointing.saver import HoldfastSaver
 from ..checkpointing.spending import Charge, Wanted
 from .actions import carry_out
-from .model_runs import ModelsOnly, known
+from .model_runs import ModelsOnly, inside_model, known
 from .paying import Payer, Where, filled, located, within_tool
 from .rates import Tokens
 
@@ -66,10 +66,11 @@ class _Watcher(ModelsOnly):
         self._start(run_id, metadata)
 
     def _start(self, run_id: UUID, metadata: Any) -> None:
-        if (metadata or {}).get("thread_id") is None:
+        # Whoever calls `generate` itself hands on no metadata.
+        if inside_model() or ((metadata or {}).get("thread_id") is None and _lease() is None):
             return
         with self._lock:
-            self._began[run_id] = (time.monotonic(), dict(metadata))
+            self._began[run_id] = (time.monotonic(), dict(metadata or {}))
             while len(self._began) > _RUNS:
                 self._began.popitem(last=False)
 
@@ -96,6 +97,8 @@ def _charge(payer: Payer, response: LLMResult, metadata: dict[str, Any], duratio
     name = str(metadata.get("ls_model_name") or "unknown")
     provider = metadata.get("ls_provider")
     usage: Any = message.usage_metadata if message is not None else None
+    if (usage or {}).get("total_cost") == 0:  # LangChain's mark of an answer out of its cache
+        return
     tokens = Tokens.of(usage or {})
     total = tokens.input + tokens.output + tokens.output_audio + tokens.reasoning
     try:

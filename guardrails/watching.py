@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -16,6 +17,7 @@ from .alerts import BudgetAlert
 
 WEEK: Final = 168
 """Hours of a scope's past that count."""
+_SCOPES: Final = 4096
 PAUSE: Final = 15.0
 """Seconds between two looks at a scope, at the least."""
 
@@ -28,7 +30,7 @@ class Watch:
         self._clock = clock
         self._pause = pause
         self._lock = threading.Lock()
-        self._looked: dict[tuple[str, str], float] = {}
+        self._looked: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def called(self, ledger: Ledger, budgets: Sequence[Budget]) -> None:
         """A call is about to be made that these pay for."""
@@ -42,6 +44,9 @@ class Watch:
             if now - self._looked.get(key, -self._pause) < self._pause:
                 return False
             self._looked[key] = now
+            self._looked.move_to_end(key)
+            while len(self._looked) > _SCOPES:  # a scope of each thread's is soon done with
+                self._looked.popitem(last=False)
             return True
 
     def _look(self, ledger: Ledger, budget: Budget) -> None:

@@ -17,6 +17,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableParallel
 from langchain_core.tools import BaseTool
 
 from .actions import Action, Work, acarry_out, carry_out, never
+from .model_runs import apieces, pieces, within_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ class WrappedModel(BaseChatModel):
         call = self._called(Asked(messages, stop, run_manager, kwargs))
 
         def act() -> ChatResult:
-            return call.target._generate(messages, stop, run_manager, **call.given)  # pyright: ignore[reportPrivateUsage]
+            with within_model():
+                return call.target._generate(messages, stop, run_manager, **call.given)  # pyright: ignore[reportPrivateUsage]
 
         result: ChatResult = carry_out(call.made(Action(act, never)))
         return result
@@ -167,7 +169,8 @@ class WrappedModel(BaseChatModel):
         call = self._called(Asked(messages, stop, run_manager, kwargs))
 
         async def act() -> ChatResult:
-            return await call.target._agenerate(messages, stop, run_manager, **call.given)  # pyright: ignore[reportPrivateUsage]
+            with within_model():
+                return await call.target._agenerate(messages, stop, run_manager, **call.given)  # pyright: ignore[reportPrivateUsage]
 
         result: ChatResult = await acarry_out(call.made(Action(never, act)))
         return result
@@ -196,7 +199,8 @@ class StreamingModel(WrappedModel):
                 yield from map(as_chunk, recorded)
                 return
             try:
-                for chunk in call.target._stream(messages, stop, run_manager, **call.given):  # pyright: ignore[reportPrivateUsage]
+                stream_of = call.target._stream  # pyright: ignore[reportPrivateUsage]
+                for chunk in pieces(stream_of(messages, stop, run_manager, **call.given)):
                     yield stream.took(chunk)
                 yield from stream.last()
                 carry_out(stream.whole())
@@ -223,7 +227,8 @@ class StreamingModel(WrappedModel):
                     yield as_chunk(message)
                 return
             try:
-                async for chunk in call.target._astream(messages, stop, run_manager, **call.given):  # pyright: ignore[reportPrivateUsage]
+                stream_of = call.target._astream  # pyright: ignore[reportPrivateUsage]
+                async for chunk in apieces(stream_of(messages, stop, run_manager, **call.given)):
                     yield stream.took(chunk)
                 for chunk in stream.last():
                     yield chunk
