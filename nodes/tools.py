@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.graph import END
 from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Send
 
+from ..guardrails.budget import BudgetMiddleware
 from ..guardrails.journaling import JournalMiddleware
 
 TOOLS: Final = "tools"
@@ -20,6 +22,7 @@ def tool_node(
     tools: Sequence[BaseTool | Callable[..., Any]],
     *,
     journal: JournalMiddleware | None = None,
+    budget: BudgetMiddleware | None = None,
     messages_key: str = "messages",
     handle_tool_errors: bool = False,
 ) -> ToolNode:
@@ -28,19 +31,26 @@ def tool_node(
     Args:
         tools: what may be called.
         journal: says of each tool what to do about a call whose outcome is unknown; else the tools say it.
+        budget: pays for calls of tools that have a price; a call that would exceed it is not made.
         messages_key: where the state keeps its messages.
         handle_tool_errors: tell the model of a tool's error, instead of ending the run; Holdfast's own errors
             always end it.
     """
     journal = journal or JournalMiddleware()
     given: dict[str, Any] = {"handle_tool_errors": True} if handle_tool_errors else {}
-    return ToolNode(
-        tools,
-        messages_key=messages_key,
-        wrap_tool_call=journal.wrap_tool_call,
-        awrap_tool_call=journal.awrap_tool_call,
-        **given,
-    )
+
+    # The budget's outside: a call's price is reserved by its claim, and a replay is free.
+    def wrap(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Any]) -> Any:
+        if budget is None:
+            return journal.wrap_tool_call(request, execute)
+        return budget.wrap_tool_call(request, lambda paid: journal.wrap_tool_call(paid, execute))
+
+    async def awrap(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
+        if budget is None:
+            return await journal.awrap_tool_call(request, execute)
+        return await budget.awrap_tool_call(request, lambda paid: journal.awrap_tool_call(paid, execute))
+
+    return ToolNode(tools, messages_key=messages_key, wrap_tool_call=wrap, awrap_tool_call=awrap, **given)
 
 
 def each_call(

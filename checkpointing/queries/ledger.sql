@@ -108,10 +108,27 @@ WHERE state IN ('held', 'presumed')
 ORDER BY made_at, reservation_id;
 
 -- name: resolve
-SELECT id FROM holdfast.close(
-    %(at)s::timestamptz, ARRAY[%(id)s]::text[], ARRAY[%(closing)s]::text[], ARRAY[%(usd)s]::numeric[],
-    ARRAY[%(tokens)s]::numeric[]
-);
+-- With who says so. What was presumed has the difference on an event of its own; what was held has its cost on this one.
+WITH closed AS MATERIALIZED (
+    SELECT * FROM holdfast.close(
+        %(at)s::timestamptz, ARRAY[%(id)s]::text[], ARRAY[%(closing)s]::text[], ARRAY[%(usd)s]::numeric[],
+        ARRAY[%(tokens)s]::numeric[]
+    )
+)
+
+SELECT
+    c.id,
+    holdfast.append_event(
+        coalesce(r.thread_id, %(thread)s), r.correlation_id, NULL, '', r.node, NULL, %(actor)s, 'cost.resolved',
+        r.effect_id, NULL, NULL,
+        CASE WHEN c.before = 'held' AND %(closing)s::text = 'settled' THEN %(usd)s::numeric END, NULL, 'user_hidden',
+        jsonb_build_object(
+            'name', r.name, 'reservation', c.id, 'outcome', %(closing)s::text, 'usd', (%(usd)s::numeric)::text,
+            'cost', jsonb_build_object('model', r.name)
+        )
+    )
+FROM closed AS c
+INNER JOIN holdfast.reservations AS r ON r.reservation_id = c.id;
 
 -- name: tell
 SELECT holdfast.append_event(
