@@ -127,9 +127,9 @@ def table(console: Console, found: Sequence[Account]) -> None:
 def reservation(one: Outstanding) -> str:
     """An outstanding reservation on one line."""
     where = f" on thread {one.thread_id}" if one.thread_id else ""
-    up_to = f"up to {amount(one.usd, 'usd')}, {amount(Decimal(one.tokens), 'tokens')}"
-    who = f"{', '.join(one.scopes)}, by {one.worker} since {utc(one.made_at)} UTC"
-    return render.one_line(f"{one.reservation_id}  {one.state}  {one.name}{where}  {up_to}  {who}")
+    up_to = f"up to {amount(one.usd, 'usd')} and {amount(Decimal(one.tokens), 'tokens')} of {', '.join(one.scopes)}"
+    since = f"since {utc(one.made_at)} UTC by {one.worker}"
+    return render.one_line(f"{one.reservation_id} {one.state}: {one.name}{where}, {up_to}, {since}")
 
 
 def reservation_as_json(one: Outstanding) -> dict[str, Any]:

@@ -11,7 +11,7 @@ ORDER BY n;
 -- Reserve, then claim what has its reservation, or needs none.
 WITH reserved AS MATERIALIZED (
     SELECT * FROM holdfast.reserve(
-        %(at)s::timestamptz, %(token)s, %(thread)s, %(effect)s, %(node)s, %(correlation)s, %(name)s, %(worker)s,
+        %(at)s::timestamptz, %(token)s, %(thread)s, %(effect)s, %(payer)s, %(correlation)s, %(name)s, %(worker)s,
         %(run_key)s, %(usd)s::numeric[], %(tokens)s::numeric[], %(line)s, %(scope)s, %(unit)s,
         %(per_call)s::numeric[], %(per_run)s::numeric[], %(hourly)s::numeric[], %(daily)s::numeric[]
     )
