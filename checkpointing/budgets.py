@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,7 +129,8 @@ class BudgetExceeded(HoldfastError):
         return self.needed + self.used - self.limit
 
     def _text(self) -> str:
-        option = LIMITS[self.window].replace("_", "-")
+        tokens = "--unit tokens " if self.unit == "tokens" else ""
+        raised = f"{shlex.quote(self.scope)} {tokens}--{LIMITS[self.window].replace('_', '-')}"
         left = max(self.limit - self.used, Decimal(0))
         what = (
             f"the limit of a call is {amount(self.limit, self.unit)}"
@@ -138,7 +140,7 @@ class BudgetExceeded(HoldfastError):
         wait = {"hour": ", or wait for the next hour (UTC)", "day": ", or wait for the next day (UTC)"}
         return (
             f"budget {self.scope!r}: this call may cost up to {amount(self.needed, self.unit)}, and {what}; it was "
-            f"not made. Raise the limit (`holdfast budget set {self.scope} --{option} …`)"
+            f"not made. Raise the limit (`holdfast budget set {raised} …`)"
             f"{wait.get(self.window, '')}, and resume"
         )
 

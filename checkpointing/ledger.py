@@ -127,26 +127,33 @@ class Ledger:
     async def aoutstanding(self) -> list[Outstanding]:
         return await self._bridge.acall(self._outstanding)
 
-    def resolve(self, reservation_id: str, *, usd: Decimal | None, tokens: int = 0) -> bool:
+    def resolve(
+        self, reservation_id: str, *, usd: Decimal | None, tokens: int | None = None, by: str | None = None
+    ) -> bool:
         """Say of an outstanding reservation what its call did cost; None: it was not made. False if it is not one.
 
-        For who knows it better than we do: the provider's own records.
+        For who knows it better than we do: the provider's own records. It is audited. Tokens that nobody knows are
+        as many as were reserved; `by` is who says so, else this worker.
         """
-        return self._bridge.call(self._resolve, reservation_id, usd, tokens)
+        return self._bridge.call(self._resolve, reservation_id, usd, tokens, by)
 
-    async def aresolve(self, reservation_id: str, *, usd: Decimal | None, tokens: int = 0) -> bool:
-        return await self._bridge.acall_to_end(self._resolve, reservation_id, usd, tokens)
+    async def aresolve(
+        self, reservation_id: str, *, usd: Decimal | None, tokens: int | None = None, by: str | None = None
+    ) -> bool:
+        return await self._bridge.acall_to_end(self._resolve, reservation_id, usd, tokens, by)
 
-    def set(self, budget: Budget, *, by: str) -> None:
+    def set(self, budget: Budget, *, by: str) -> Budget | None:
         """Set a scope's limits, for all workers from now on, in place of those that the calls name; audited.
+
+        What was set before, which they replace: all of it, also where they say nothing. None, if nothing was.
 
         Raises:
             InvalidBudget: it has no limit.
         """
-        self._bridge.call(self._set, budget, by)
+        return self._bridge.call(self._set, budget, by)
 
-    async def aset(self, budget: Budget, *, by: str) -> None:
-        await self._bridge.acall_to_end(self._set, budget, by)
+    async def aset(self, budget: Budget, *, by: str) -> Budget | None:
+        return await self._bridge.acall_to_end(self._set, budget, by)
 
     def remove(self, scope: str, unit: Unit = "usd", *, by: str) -> bool:
         """Have the limits that calls name hold again; false if none were set."""
@@ -288,35 +295,41 @@ class Ledger:
             for row in rows
         ]  # fmt: skip
 
-    async def _resolve(self, reservation_id: str, usd: Decimal | None, tokens: int) -> bool:
+    async def _resolve(self, reservation_id: str, usd: Decimal | None, tokens: int | None, by: str | None) -> bool:
         outcome: Outcome = "released" if usd is None else "settled"
         checked_closing(Closing(outcome=outcome, usd=usd, tokens=tokens))
         parameters = {
             "at": self.clock(), "id": reservation_id, "closing": outcome, "usd": usd, "tokens": tokens,
+            "actor": by or self._worker, "thread": AUDITED,
         }  # fmt: skip
         return bool(await run_again(self._connections, lambda: _all("resolve", parameters)))
 
-    async def _set(self, budget: Budget, by: str) -> None:
+    async def _set(self, budget: Budget, by: str) -> Budget | None:
         if budget.unlimited:
             raise InvalidBudget(f"budget {budget.scope!r}: no limit is given; `remove` takes those away that were set")
-        await self._change("set_budget", budget.scope, budget.unit, by, _limits(budget))
+        before = await self._change("set_budget", budget.scope, budget.unit, by, _limits(budget))
+        return Budget(budget.scope, budget.unit, **before) if before else None
 
     async def _remove(self, scope: str, unit: Unit, by: str) -> bool:
-        return await self._change("remove_budget", scope, unit, by, {})
+        return bool(await self._change("remove_budget", scope, unit, by, {}))
 
-    async def _change(self, query: str, scope: str, unit: Unit, by: str, limits: Mapping[str, Decimal | None]) -> bool:
+    async def _change(
+        self, query: str, scope: str, unit: Unit, by: str, limits: Mapping[str, Decimal | None]
+    ) -> dict[str, Decimal]:
+        """Change what is set; the limits that were, of which a budget that is set has one at least."""
         key = {"scope": scope, "unit": unit}
         details = {**key, "limits": {name: str(limit) for name, limit in limits.items() if limit is not None}}
 
-        def steps() -> Steps[bool]:
+        def steps() -> Steps[dict[str, Decimal]]:
             rows = yield SQL["lock_budget"], key
             if query == "remove_budget" and not rows:
-                return False
-            before = dict(zip(LIMITS.values(), rows[0], strict=True)) if rows else {}
-            details["before"] = {name: str(limit) for name, limit in before.items() if limit is not None}
+                return {}
+            known = zip(LIMITS.values(), rows[0], strict=True) if rows else ()
+            before: dict[str, Decimal] = {name: limit for name, limit in known if limit is not None}
+            details["before"] = {name: str(limit) for name, limit in before.items()}
             yield SQL[query], {**key, **limits, "by": by}
             yield SQL["tell"], {"thread": AUDITED, "actor": by, "kind": "budget.set", "details": storable(details)}
-            return True
+            return before
 
         return await run_again(self._connections, steps, transaction=True)
 

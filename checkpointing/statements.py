@@ -96,7 +96,8 @@ def _claims(asked: Sequence[Asked]) -> dict[str, Any]:
 
 
 def _entries(clock: Clock, asked: Sequence[Asked]) -> dict[str, Any]:
-    return {**_claims(asked), **_needs(clock, [one.effect.wanted for one in asked if one.effect.wanted])}
+    wanted = [one.effect.wanted for one in asked if one.effect.wanted]
+    return {**_claims(asked), **_needs(clock, wanted), "payer": TextArray(one.node for one in wanted)}
 
 
 def _reservations(clock: Clock, asked: Sequence[Reserving]) -> dict[str, Any]:

@@ -191,7 +191,9 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
                 if place + 1 < len(models):
                     place += 1
                     yield from choice.fell_to(place)
-                elif self._on_exceeded == "error":
+                    continue
+                yield from choice.forget()
+                if self._on_exceeded == "error":
                     raise
                 elif self._on_exceeded != "interrupt" or given_up(error):
                     return part(error)

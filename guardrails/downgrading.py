@@ -53,6 +53,12 @@ class Downgrade:
         except NotResumable:
             self._call = None
 
+    def forget(self) -> Work[None]:
+        """None of them was called: whoever goes on with more money is to begin with the first."""
+        if self._call is not None:
+            journal, effect, why = self._call.journal, self._call.effect, "no model was called"
+            yield Action(lambda: journal.refuse(effect, why), lambda: journal.arefuse(effect, why))
+
 
 class _Choice(Codec):
     def sealed(self, call: Call, result: Any) -> tuple[str, bytes]:

@@ -73,6 +73,7 @@ class Where:
     run_id: str | None = None
     checkpoint_ns: str = ""
     node: str | None = None
+    """With those around it."""
     step: int | None = None
     correlation_id: str | None = None
 
@@ -348,6 +349,16 @@ def filled(budget: Budget, facts: Mapping[str, str]) -> Budget:
         raise UnknownScope(budget.scope, str(missing.args[0]), list(facts)) from None
 
 
+def nested(namespace: str) -> str:
+    """A node's name with those of the nodes around it, as `holdfast costs --by node` tells them.
+
+    >>> nested("research:1f|1|model:2c")
+    'research/model'
+    """
+    levels = (level.partition(":")[0] for level in namespace.split("|"))
+    return "/".join(level for level in levels if not level.isdigit())
+
+
 def located(config: RunnableConfig | None, ledger: Ledger | None) -> Work[Where]:
     """Where the running task is."""
     try:
@@ -375,7 +386,7 @@ def located(config: RunnableConfig | None, ledger: Ledger | None) -> Work[Where]
     if ledger is None:
         raise BudgetNeedsLedger
     correlation_id = correlation_of(config) or (lease.correlation_id if lease is not None else None)
-    node = metadata.get("langgraph_node")
+    node, namespace = metadata.get("langgraph_node"), getattr(info, "checkpoint_ns", "") or ""
     # A server says in `configurable` who its caller is; metadata are the caller's own.
     facts: dict[str, Any] = {**metadata, **settings}
     facts |= {"thread_id": thread_id, "node": node, "correlation_id": correlation_id}
@@ -387,8 +398,8 @@ def located(config: RunnableConfig | None, ledger: Ledger | None) -> Work[Where]
         thread_id=None if thread_id is None else str(thread_id),
         run_key=run_key or (str(thread_id) if thread_id is not None else None),
         run_id=lease.run_id if lease is not None else getattr(info, "run_id", None),
-        checkpoint_ns=getattr(info, "checkpoint_ns", "") or "",
-        node=node,
+        checkpoint_ns=namespace,
+        node=nested(namespace) or node,
         step=metadata.get("langgraph_step"),
         correlation_id=correlation_id,
     )

@@ -35,8 +35,8 @@ class UnpricedModel(HoldfastError):
         by = f" of provider {provider!r}" if provider else ""
         super().__init__(
             f"no price is known for model {model!r}{by}, so that no budget can hold: correct its name, or give "
-            f"its price in dollars per million tokens, Prices({{{model!r}: Price(input=..., output=...)}}); "
-            "Price.free() if it costs nothing"
+            f"its price in dollars per million tokens, Prices({{{model!r}: Price(input=..., output=...)}}), "
+            "Price.free() if it costs nothing; for `holdfast run`, --price IN,OUT"
         )
 
 

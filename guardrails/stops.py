@@ -25,6 +25,17 @@ def stopping() -> Generator[None]:
         raise stop from error
 
 
+@contextmanager
+def stopped() -> Generator[None]:
+    """Around a graph within a node: what ended it is the node's error, which LangGraph saves; a stop it does not."""
+    try:
+        yield
+    except HoldfastError as stop:
+        if isinstance(stop, GraphBubbleUp) and isinstance(stop.__cause__, HoldfastError):
+            raise stop.__cause__ from None
+        raise
+
+
 _stops: Final[dict[type[HoldfastError], type[HoldfastError]]] = {}
 
 

@@ -15,6 +15,7 @@ from langchain_core.tools import BaseTool
 
 from ..guardrails.answers import AnswerMiddleware, Check
 from ..guardrails.model_errors import ModelErrorMiddleware
+from ..guardrails.stops import stopped
 from .errors import TooManyModelCalls
 
 Guardrails = Sequence[AgentMiddleware[Any, Any, Any]]
@@ -49,7 +50,7 @@ def stage(
         MalformedAnswer: the model never answered in the shape `answer`.
         ModelCallFailed: the model could not be called.
         TooManyModelCalls: `max_model_calls` calls with tools did not lead to an answer.
-        HoldfastError: what `prepare` and `check` raise.
+        HoldfastError: what `prepare`, `check` and `guardrails` raise, such as `BudgetExceeded`.
     """
     agent = create_agent(
         model,
@@ -70,13 +71,13 @@ def stage(
 
     def run(state: S, config: RunnableConfig) -> U:
         given = first.invoke(state, config)
-        with _limit_named(name):
+        with _limit_named(name), stopped():
             result = agent.invoke(cast("Any", given), _without_limit(config))
         return last.invoke((state, given, result["structured_response"]), config)
 
     async def arun(state: S, config: RunnableConfig) -> U:
         given = await first.ainvoke(state, config)
-        with _limit_named(name):
+        with _limit_named(name), stopped():
             result = await agent.ainvoke(cast("Any", given), _without_limit(config))
         return await last.ainvoke((state, given, result["structured_response"]), config)
 

@@ -7,13 +7,14 @@ import signal
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import audit, costs, doubts, upkeep
-from .common import acting, json_option, with_database
+from . import audit, budget, costs, doubts, upkeep
+from .common import acting, amount_option, json_option, name_option, with_database
 
 if TYPE_CHECKING:
     from langgraph.types import Command
@@ -35,6 +36,19 @@ def cli() -> None:
     State lives in Postgres: the server that HOLDFAST_DATABASE_URI names, else an embedded one in your
     data directory (HOLDFAST_HOME moves it).
     """
+
+
+def _price(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    from .errors import InvalidPrice
+    from .paying import price_of
+
+    try:
+        price_of(value)
+    except InvalidPrice as error:
+        raise click.BadParameter(str(error)) from None
+    return value
 
 
 @cli.group()
@@ -59,6 +73,14 @@ def run() -> None:
     metavar="SECONDS",
     help="Longest time for one stage.",
 )
+@click.option("--budget", "limit", callback=amount_option, metavar="USD", help="The most that the run may spend.")
+@click.option("--tenant", callback=name_option, metavar="NAME", help="For whom it is: charged to tenant:NAME too.")
+@click.option(
+    "--price",
+    callback=_price,
+    metavar="IN,OUT",
+    help="The model's, in US dollars per million tokens.  [default: the published one]",
+)
 @json_option
 def outreach(
     company: str,
@@ -70,6 +92,9 @@ def outreach(
     thread_id: str | None,
     outbox: str,
     timeout: float,
+    limit: Decimal | None,
+    tenant: str | None,
+    price: str | None,
     as_json: bool,
 ) -> int:
     """Research a company, draft a message that quotes its own documents, and wait for your approval.
@@ -94,6 +119,9 @@ def outreach(
         timeout=timeout,
         dossiers=None,
         correlation_id=uuid.uuid4().hex,
+        budget=None if limit is None else f"{limit:f}",
+        price=price,
+        tenant=tenant,
     )
 
     async def segment(database: Database) -> int:
@@ -195,7 +223,7 @@ def show(thread: str, as_json: bool) -> int:
     return with_database(shown)
 
 
-for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, audit.audit, costs.costs):
+for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, audit.audit, budget.budget, costs.costs):
     cli.add_command(command)
 for command in (doubts.doubts, doubts.resolve):
     cli.add_command(command)

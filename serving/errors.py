@@ -44,6 +44,26 @@ class NotInDoubt(HoldfastError):
         )
 
 
+class NoSuchBudget(HoldfastError):
+    """Limits were to be taken away that were never set."""
+
+    def __init__(self, scope: str, unit: str) -> None:
+        super().__init__(f"no limit in {unit} is set for {scope!r}; `holdfast budget list` shows those that are")
+
+
+class NotOutstanding(HoldfastError):
+    """A cost was given for a reservation that does not wait for one."""
+
+    def __init__(self, reservation_id: str) -> None:
+        super().__init__(
+            f"no reservation {reservation_id!r} is outstanding; `holdfast budget outstanding` lists those that are"
+        )
+
+
+class InvalidPrice(HoldfastError):
+    """The text says no price of a model."""
+
+
 class DeliveryNotConfigured(HoldfastError):
     """The thread was started for delivery by SMTP, and this process has no server to deliver to."""
 

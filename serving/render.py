@@ -27,6 +27,8 @@ def as_json(state: ThreadState, tokens: int | None = None) -> dict[str, Any]:
         "error": state.error,
         "model": state.settings.model,
         "correlation_id": state.settings.correlation_id,
+        "budget": state.settings.budget,
+        "tenant": state.settings.tenant,
         "next_command": state.next_command,
         "values": dict(state.values),
     }
@@ -102,6 +104,8 @@ def _brief(state: ThreadState) -> list[str]:
         "offer": values.get("offer"),
         "to": values.get("to"),
         "model": model,
+        "tenant": state.settings.tenant,
+        "budget": state.settings.budget and f"{state.settings.budget} USD",
         "updated": f"{utc(state.updated_at)} UTC",
     }
     return [f"{key:<8} {value}" for key, value in shown.items() if value]

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 
 from holdfast.checkpointing import Database, DatabaseUnavailable, ThreadBusy
 from holdfast.graphs.outreach import OutreachInput, build
-from holdfast.guardrails import JournalMiddleware
 from holdfast.nodes import OfflineExtractiveModel, Review, SmtpServer, check_brief, load_model
 
 from .delivery import smtp_from_environment
@@ -35,6 +34,7 @@ from .errors import (
     ThreadExists,
     ThreadFinished,
 )
+from .paying import guardrails
 from .state import GRAPH, Compiled, Settings, ThreadState, checked_name, command, read
 
 _POLL: Final = 0.1
@@ -61,7 +61,7 @@ class Runner:
         self._usage = UsageMetadataCallbackHandler()
         self._config: RunnableConfig = {
             "configurable": {"thread_id": thread_id, "graph_id": GRAPH, "actor": actor},
-            "metadata": {"correlation_id": settings.correlation_id} if settings.correlation_id else {},
+            "metadata": {name: value for name, value in _attribution(settings).items() if value},
             "callbacks": [self._usage],
         }
         self._graph = _compiled(database, settings, model)
@@ -125,10 +125,15 @@ def _compiled(database: Database, settings: Settings, model: BaseChatModel) -> C
         outbox=Path(settings.outbox),
         smtp=_smtp(settings),
         dossiers=Path(settings.dossiers) if settings.dossiers else None,
-        guardrails=[JournalMiddleware()],
+        guardrails=guardrails(model, budget=settings.budget, tenant=settings.tenant, price=settings.price),
         stage_timeout=settings.timeout,
     )
     return builder.compile(checkpointer=database.saver, name=GRAPH)
+
+
+def _attribution(settings: Settings) -> dict[str, str | None]:
+    """For whom, and in which decision, a thread's calls are made and paid."""
+    return {"correlation_id": settings.correlation_id, "tenant": settings.tenant}
 
 
 def _smtp(settings: Settings) -> SmtpServer | None:
@@ -158,7 +163,7 @@ async def new_run(
     Raises:
         ThreadExists, InvalidThread: the name is taken, or is none.
         ThreadBusy: somebody else is starting it at this moment.
-        InvalidBrief, DossierNotFound, UnknownModel: the run could not get anywhere.
+        InvalidBrief, DossierNotFound, UnknownModel, UnpricedModel: the run could not get anywhere.
     """
     check_brief(brief, needs_recipient=_smtp(settings) is not None)
     name = checked_name(thread_id if thread_id is not None else new_thread_id(brief["company"]))
@@ -178,7 +183,7 @@ async def resumed(database: Database, thread_id: str, *, actor: str) -> Runner:
     Raises:
         UnknownThread, UnknownGraph: there is no such thread, or it is not an outreach run.
         ThreadFinished, ApprovalPending: there is nothing to resume.
-        UnknownModel, MissingExtra, DeliveryNotConfigured: it cannot be run here as it was started.
+        UnknownModel, UnpricedModel, MissingExtra, DeliveryNotConfigured: it cannot be run here as it was started.
     """
     state = await read(database, thread_id)
     if state.status in {"finished", "rejected"}:

@@ -12,18 +12,19 @@ from pathlib import Path
 
 from holdfast.checkpointing import Database, HoldfastSaver, HoldfastStore
 from holdfast.graphs.outreach import build
-from holdfast.guardrails import JournalMiddleware
 from holdfast.nodes import load_model
 
 from .delivery import smtp_from_environment
+from .paying import guardrails
 
+_model = load_model(os.environ.get("HOLDFAST_MODEL") or "offline")
 outreach = build(
-    load_model(os.environ.get("HOLDFAST_MODEL") or "offline"),
+    _model,
     # A server's callers are not its owner: they may name folders below this one only.
     dossiers=Path(os.environ.get("HOLDFAST_DOSSIERS") or "."),
     outbox=Path(os.environ.get("HOLDFAST_OUTBOX") or "outbox"),
     smtp=smtp_from_environment(),
-    guardrails=[JournalMiddleware()],
+    guardrails=guardrails(_model, budget=os.environ.get("HOLDFAST_BUDGET"), price=os.environ.get("HOLDFAST_PRICE")),
     stage_timeout=timedelta(minutes=10),
 ).compile(name="outreach")
 _lock = threading.Lock()

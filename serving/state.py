@@ -28,8 +28,9 @@ class Settings:
     """How a thread is run; kept in the database, so that a resume runs it the same way.
 
     `timeout` is seconds for one stage; `smtp` says whether it delivers by SMTP (the password stays in the
-    environment); `dossiers` is the folder that dossiers must lie in, if any. The defaults are for threads that a
-    server began: they take the server's environment.
+    environment); `dossiers` is the folder that dossiers must lie in, if any. `budget` is what the run may spend in US
+    dollars, `price` the model's as `IN,OUT` for a million tokens, `tenant` who pays beside the agent. The defaults are
+    for threads that a server began: they take the server's environment.
     """
 
     model: str = field(default_factory=lambda: os.environ.get("HOLDFAST_MODEL") or "offline")
@@ -38,6 +39,9 @@ class Settings:
     smtp: bool = field(default_factory=lambda: bool(os.environ.get("HOLDFAST_SMTP_URL")))
     dossiers: str | None = field(default_factory=lambda: os.environ.get("HOLDFAST_DOSSIERS") or ".")
     correlation_id: str | None = None
+    budget: str | None = field(default_factory=lambda: os.environ.get("HOLDFAST_BUDGET") or None)
+    price: str | None = field(default_factory=lambda: os.environ.get("HOLDFAST_PRICE") or None)
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

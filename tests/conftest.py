@@ -85,7 +85,7 @@ def child_environment(uri: str, folder: Path) -> dict[str, str]:
     return passed | {
         "HOLDFAST_DATABASE_URI": uri,
         "HOLDFAST_HOME": str(folder / "home"),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "COLUMNS": "200",
     }
 

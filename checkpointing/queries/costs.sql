@@ -6,7 +6,12 @@ WITH counted AS (
         CASE %(by)s::text
             WHEN 'model' THEN
                 coalesce(details #>> '{cost,model}', CASE WHEN kind LIKE 'model.%%' THEN details ->> 'name' END)
-            WHEN 'node' THEN node
+            -- With the nodes around it: a subgraph's own say little, and those of agents are all called alike.
+            WHEN 'node' THEN CASE
+                WHEN checkpoint_ns ~ '[|]' THEN
+                    replace(regexp_replace(checkpoint_ns, ':[^|]*|[|][0-9]+(?=[|]|$)', '', 'g'), '|', '/')
+                ELSE node
+            END
             WHEN 'tool' THEN coalesce(
                 details #>> '{cost,tool}',
                 CASE WHEN kind LIKE 'tool.%%' OR kind LIKE 'effect.%%' THEN details ->> 'name' END

@@ -11,7 +11,7 @@ ORDER BY n;
 -- Reserve, then claim what has its reservation, or needs none.
 WITH reserved AS MATERIALIZED (
     SELECT * FROM holdfast.reserve(
-        %(at)s::timestamptz, %(token)s, %(thread)s, %(effect)s, %(node)s, %(correlation)s, %(name)s, %(worker)s,
+        %(at)s::timestamptz, %(token)s, %(thread)s, %(effect)s, %(payer)s, %(correlation)s, %(name)s, %(worker)s,
         %(run_key)s, %(usd)s::numeric[], %(tokens)s::numeric[], %(line)s, %(scope)s, %(unit)s,
         %(per_call)s::numeric[], %(per_run)s::numeric[], %(hourly)s::numeric[], %(daily)s::numeric[]
     )
@@ -108,10 +108,27 @@ WHERE state IN ('held', 'presumed')
 ORDER BY made_at, reservation_id;
 
 -- name: resolve
-SELECT id FROM holdfast.close(
-    %(at)s::timestamptz, ARRAY[%(id)s]::text[], ARRAY[%(closing)s]::text[], ARRAY[%(usd)s]::numeric[],
-    ARRAY[%(tokens)s]::numeric[]
-);
+-- With who says so. What was presumed has the difference on an event of its own; what was held has its cost on this one.
+WITH closed AS MATERIALIZED (
+    SELECT * FROM holdfast.close(
+        %(at)s::timestamptz, ARRAY[%(id)s]::text[], ARRAY[%(closing)s]::text[], ARRAY[%(usd)s]::numeric[],
+        ARRAY[%(tokens)s]::numeric[]
+    )
+)
+
+SELECT
+    c.id,
+    holdfast.append_event(
+        coalesce(r.thread_id, %(thread)s), r.correlation_id, NULL, '', r.node, NULL, %(actor)s, 'cost.resolved',
+        r.effect_id, NULL, NULL,
+        CASE WHEN c.before = 'held' AND %(closing)s::text = 'settled' THEN %(usd)s::numeric END, NULL, 'user_hidden',
+        jsonb_build_object(
+            'name', r.name, 'reservation', c.id, 'outcome', %(closing)s::text, 'usd', (%(usd)s::numeric)::text,
+            'cost', jsonb_build_object('model', r.name)
+        )
+    )
+FROM closed AS c
+INNER JOIN holdfast.reservations AS r ON r.reservation_id = c.id;
 
 -- name: tell
 SELECT holdfast.append_event(

@@ -171,6 +171,10 @@ BAD_RUNS: dict[str, tuple[list[str], str]] = {
     "unknown model": (["--dossier", ".", "--model", "nosuch"], "UnknownModel: no model 'nosuch'"),
     "missing key": (["--dossier", ".", "--model", "openai:gpt-test"], "UnknownModel"),
     "bad timeout": (["--dossier", ".", "--timeout", "0"], "Invalid value for '--timeout'"),
+    "free budget": (["--dossier", ".", "--budget", "0"], "'0' is no amount: a decimal above 0"),
+    "bad budget": (["--dossier", ".", "--budget", "1e3"], "'1e3' is no amount"),
+    "bad price": (["--dossier", ".", "--price", "1"], "'1' is no price: US dollars for a million tokens"),
+    "no tenant": (["--dossier", ".", "--tenant", " "], "is no name: 1 to 200 printable characters"),
     "taken name": (["--dossier", ".", "--thread", "t"], "ThreadExists: thread 't' exists already"),
 }
 
@@ -462,7 +466,7 @@ def test_a_second_signal_stops_at_once(environment: dict[str, str], dossier: Pat
 
 def model_run(environment: dict[str, str], dossier: Path, folder: Path, server: OpenAIServer) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "holdfast.serving", "run", "outreach", "--company", "Tidewater"]
-    options = ["--dossier", str(dossier), "--model", "openai:gpt-test", "--thread", "t"]
+    options = ["--dossier", str(dossier), "--model", "openai:gpt-test", "--price", "1,2", "--thread", "t"]
     return subprocess.Popen(
         [*command, *options],
         env=with_key(environment, server),

@@ -23,7 +23,10 @@ from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.schema import Command
 
+from holdfast.checkpointing import Budget, Database
 from tests.conftest import ROOT, SAMPLES, new_database
+from tests.support.openai_server import OpenAIServer
+from tests.support.till import GIVEN, Till
 
 GRAPH: Final = "outreach"
 AGENTS: Final = ["research", "plan", "select", "draft"]
@@ -296,6 +299,28 @@ def test_a_killed_server_completes_the_thread_after_its_restart(environment: dic
     assert message["Subject"] == before["email"]["subject"]
     assert message["To"] == BRIEF["to"]
     assert message["Message-ID"] == after["receipt"]["message_id"]
+
+
+def test_a_run_stops_at_the_budget_of_the_deployment_and_goes_on_with_more(
+    environment: dict[str, str], tmp_path: Path, database_uri: str
+) -> None:
+    """The run fails by name with its stages kept; an operator raises the limit, and nothing is paid again."""
+    till = Till()
+    paying = {"HOLDFAST_MODEL": "openai:gpt-test", "HOLDFAST_PRICE": GIVEN, "HOLDFAST_BUDGET": "0.82"}
+    with OpenAIServer(till) as model:
+        environment = environment | settings(tmp_path / "outbox") | paying | {"OPENAI_BASE_URL": model.base_url}
+        with langgraph_dev(tmp_path / "server", environment) as server, Database.connect(database_uri) as db:
+            thread_id = server.client.threads.create()["thread_id"]
+            assert refusal(stream(server.client, thread_id, input=BRIEF)) == "BudgetExceeded"
+            state = state_of(server.client, thread_id)
+            assert state["next"] == ["select"]
+            assert "this call may cost up to" in str(state["tasks"][0]["error"])
+            db.ledger.set(Budget(f"thread:{thread_id}", per_run=5), by="ada")
+            parts = stream(server.client, thread_id, input=None)
+            assert updated(parts) == ["select", "draft", "__interrupt__"]
+            costs = {line.key: line.cost for line in db.costs.report("node") if line.cost}
+    assert costs == till.by_node
+    assert till.asked.total() == 6
 
 
 @pytest.mark.parametrize("place", ["outside", "climbing out", "missing", "home"])
