@@ -1,8 +1,18 @@
 -- Money and tokens: what each scope may spend, what it has spent in each window, and what is reserved for calls.
--- Names sort by their bytes, here and where requests are made: rows are locked in one order.
+-- Names sort by their bytes, here and where requests are made: rows are locked in one order. What is written with every
+-- call has domains for its checks, as those of a table are parsed anew for each statement.
+CREATE DOMAIN holdfast.amount AS numeric CHECK (value >= 0 AND value < 'Infinity'); -- NaN is above it
+
+CREATE DOMAIN holdfast.unit AS text COLLATE "C" CHECK (value IN ('usd', 'tokens'));
+
+CREATE DOMAIN holdfast.window_kind AS text COLLATE "C" CHECK (value IN ('run', 'hour', 'day'));
+
+-- presumed: counts as spent
+CREATE DOMAIN holdfast.reservation_state AS text CHECK (value IN ('held', 'presumed', 'settled', 'released'));
+
 CREATE TABLE holdfast.budgets (
     scope text COLLATE "C" NOT NULL,
-    unit text COLLATE "C" NOT NULL CHECK (unit IN ('usd', 'tokens')),
+    unit holdfast.unit NOT NULL,
     per_call numeric CHECK (per_call > 0 AND per_call < 'Infinity'), -- null: no limit
     per_run numeric CHECK (per_run > 0 AND per_run < 'Infinity'),
     hourly numeric CHECK (hourly > 0 AND hourly < 'Infinity'),
@@ -14,20 +24,20 @@ CREATE TABLE holdfast.budgets (
 
 CREATE TABLE holdfast.windows (
     scope text COLLATE "C" NOT NULL,
-    unit text COLLATE "C" NOT NULL CHECK (unit IN ('usd', 'tokens')),
-    kind text COLLATE "C" NOT NULL CHECK (kind IN ('run', 'hour', 'day')),
+    unit holdfast.unit NOT NULL,
+    kind holdfast.window_kind NOT NULL,
     start text COLLATE "C" NOT NULL, -- of the hour or day in UTC, 2026-11-21T18 or 2026-11-21; of a run, its key
-    spent numeric NOT NULL DEFAULT 0 CHECK (spent >= 0 AND spent < 'Infinity'), -- NaN is above it
-    reserved numeric NOT NULL DEFAULT 0 CHECK (reserved >= 0 AND reserved < 'Infinity'),
+    spent holdfast.amount NOT NULL DEFAULT 0,
+    reserved holdfast.amount NOT NULL DEFAULT 0,
     PRIMARY KEY (scope, unit, kind, start)
 )
 WITH (fillfactor = 50);
 
 CREATE TABLE holdfast.reservations (
     reservation_id text COLLATE "C" PRIMARY KEY,
-    state text NOT NULL CHECK (state IN ('held', 'presumed', 'settled', 'released')), -- presumed: counts as spent
-    usd numeric NOT NULL CHECK (usd >= 0 AND usd < 'Infinity'), -- what the call may cost at the most
-    tokens numeric NOT NULL CHECK (tokens >= 0 AND tokens < 'Infinity'),
+    state holdfast.reservation_state NOT NULL,
+    usd holdfast.amount NOT NULL, -- what the call may cost at the most
+    tokens holdfast.amount NOT NULL,
     scopes text[] NOT NULL,
     units text[] NOT NULL, -- of each scope
     runs text[] NOT NULL, -- of each scope the run's window, or null; it is settled in the windows where it was made
@@ -126,6 +136,7 @@ DECLARE
     starts text[];
     limits numeric[];
     runs text[] := '{}';
+    taken holdfast.line[] := '{}';
 BEGIN
     IF effect IS NOT NULL AND EXISTS (
         SELECT 1 FROM holdfast.effects AS e
@@ -135,6 +146,7 @@ BEGIN
     END IF;
     nearest.n := 1;
     nearest.fits := true;
+    <<budgets>>
     FOR i IN 1..cardinality(scopes) LOOP
         amount := CASE units[i] WHEN 'usd' THEN usd ELSE tokens END;
         SELECT b.* INTO kept FROM holdfast.budgets AS b WHERE b.scope = scopes[i] AND b.unit = units[i];
@@ -144,9 +156,8 @@ BEGIN
             kept.hourly := hourly[i];
             kept.daily := daily[i];
         END IF;
-        IF amount > kept.per_call THEN
-            RAISE EXCEPTION USING ERRCODE = 'HF003';
-        END IF;
+        nearest.fits := amount <= kept.per_call IS NOT false;
+        EXIT WHEN NOT nearest.fits;
         limits := ARRAY[kept.daily, kept.hourly, kept.per_run];
         starts := ARRAY[this_day, this_hour, CASE WHEN kept.per_run IS NOT NULL THEN run END];
         runs := array_append(runs, starts[3]);
@@ -156,9 +167,11 @@ BEGIN
             WHERE w.scope = scopes[i] AND w.unit = units[i] AND w.kind = kinds[k] AND w.start = starts[k]
                 AND (limits[k] IS NULL OR amount = 0 OR w.spent + w.reserved + amount <= limits[k])
             RETURNING w.spent + w.reserved INTO used;
-            IF NOT FOUND THEN
-                RAISE EXCEPTION USING ERRCODE = 'HF003';
-            END IF;
+            nearest.fits := FOUND;
+            EXIT budgets WHEN NOT FOUND;
+            taken := array_append(
+                taken, ROW(1, scopes[i], units[i], kinds[k], starts[k], amount, limits[k])::holdfast.line
+            );
             room := (limits[k] - used) / limits[k];
             IF room < least OR (least IS NULL AND room IS NOT NULL) THEN
                 least := room;
@@ -166,20 +179,23 @@ BEGIN
             END IF;
         END LOOP;
     END LOOP;
-    INSERT INTO holdfast.reservations (
-        reservation_id, state, usd, tokens, scopes, units, runs, hour, day, thread_id, effect_id, node, correlation_id,
-        name, worker, made_at
-    )
-    VALUES (
-        id, 'held', usd, tokens, scopes, units, runs, this_hour, this_day, thread, effect, node, correlation, name,
-        worker, moment
-    )
-    ON CONFLICT (reservation_id) DO NOTHING;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = 'HF003';
+    IF nearest.fits THEN
+        INSERT INTO holdfast.reservations (
+            reservation_id, state, usd, tokens, scopes, units, runs, hour, day, thread_id, effect_id, node,
+            correlation_id, name, worker, made_at
+        )
+        VALUES (
+            id, 'held', usd, tokens, scopes, units, runs, this_hour, this_day, thread, effect, node, correlation, name,
+            worker, moment
+        )
+        ON CONFLICT (reservation_id) DO NOTHING;
+        IF FOUND THEN
+            RETURN nearest;
+        END IF;
     END IF;
-    RETURN nearest;
-EXCEPTION WHEN SQLSTATE 'HF003' THEN
+    UPDATE holdfast.windows AS w SET reserved = w.reserved - t.amount
+    FROM unnest(taken) AS t
+    WHERE w.scope = t.scope AND w.unit = t.unit AND w.kind = t.kind AND w.start = t.start;
     RETURN NULL;
 END
 $$;

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.errors import CharacterNotInRepertoire
 
 from holdfast.checkpointing import (
     Budget,
@@ -170,7 +171,8 @@ def test_many_at_once_do_not_overspend(db: Database) -> None:
     assert len(found) == 14
     assert stand(db, "s") == (0, D("9.8"))
     with ThreadPoolExecutor(14) as pool:
-        list(pool.map(lambda each: db.ledger.settle(each, usd=D("0.07"), tokens=5), found))
+        for each in found:
+            pool.submit(db.ledger.settle, each, usd=D("0.07"), tokens=5)
     assert stand(db, "s") == stand(db, "s", "day") == (D("0.98"), 0)
     assert sum((stand(db, f"other {number}")[0] for number in range(3)), D(0)) == D("0.98")
 
@@ -449,6 +451,25 @@ def test_a_call_that_no_budget_is_on(db: Database, database_uri: str) -> None:
         assert [each.scopes for each in db.ledger.outstanding()] == [[]]
         db.ledger.settle(reservation, usd=D("0.5"), tokens=2, charge=charge())
         assert costs(database_uri) == D("0.5") * number
+
+
+def test_room_that_an_end_makes(db: Database) -> None:
+    """It is there for a call that is asked for at once with it, even before it."""
+    budget = Budget("s", hourly=1)
+    first = db.ledger.reserve(wanted(budget))
+    found = at_once(db, db.ledger.areserve(wanted(budget)), db.ledger.asettle(first, usd=D(0), tokens=0))
+    assert [type(each) for each in found] == [Reservation, type(None)]
+
+
+def test_one_bad_request_harms_no_other(db: Database) -> None:
+    """Asked beside one that the database cannot take, each gets its own answer."""
+    first = db.ledger.reserve(wanted(TENANT))
+    bad = replace(wanted(TENANT), name="\0")
+    found = at_once(
+        db, db.ledger.areserve(bad), db.ledger.areserve(wanted(TENANT)), db.ledger.asettle(first, usd=D(2), tokens=0)
+    )
+    assert [type(each) for each in found] == [CharacterNotInRepertoire, Reservation, type(None)]
+    assert stand(db, "tenant:acme") == (2, 1)
 
 
 def test_what_was_spent_without_a_reservation(db: Database, database_uri: str, clock: Clock) -> None:

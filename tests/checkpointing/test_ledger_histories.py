@@ -200,7 +200,7 @@ class Spending(RuleBasedStateMachine):
         for key, (spent, reserved) in found.items():
             assert spent >= 0
             assert reserved >= 0
-            limit = self.limit(cast("Key", key))
+            limit = self.limit(key)
             assert limit is None or spent + reserved <= limit or key in self.excused
         mine = {one.reservation.reservation_id: one.state for one in self.held if one.state in ("held", "presumed")}
         thread = f"t {self.name}"

@@ -28,7 +28,8 @@ def ask(**more: Any) -> Effect:
 
 def end(claim: Claim, state: State = "completed", usd: str | None = "0.25", **more: Any) -> Settlement:
     closing = Closing(outcome="settled", usd=D(usd), tokens=7) if usd is not None else None
-    return Settlement(claim=claim, state=state, result=("json", b"1"), **{"closing": closing, **more})
+    given: dict[str, Any] = {"closing": closing, **more}
+    return Settlement(claim=claim, state=state, result=("json", b"1"), **given)
 
 
 def said(verdict: Any) -> Said:

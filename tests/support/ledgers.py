@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -78,7 +78,7 @@ def costs(uri: str) -> Decimal:
 
 
 @contextmanager
-def lost_answer(grouped: Any, monkeypatch: Any) -> Iterator[None]:
+def lost_answer(grouped: Any, monkeypatch: Any) -> Generator[None]:
     """The next statement is committed, and its answer is lost with the connection."""
     connections, lost = grouped._connections, False
     run = connections.run
