@@ -211,6 +211,8 @@ def seldom(uri: str, number: int) -> list[float]:
 
 def trips(uri: str, each: int) -> float:
     """Round trips of a call, reserved and settled."""
+    with Database.connect(uri):
+        pass
     found: list[int] = []
     for number in (0, each):
         with CountingProxy(uri) as proxy:
