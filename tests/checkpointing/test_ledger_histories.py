@@ -19,9 +19,9 @@ from holdfast.checkpointing import Budget, BudgetExceeded, Database, Reservation
 from tests.support.ledgers import Clock, charge, wanted
 
 SCOPES: Final = ("tenant", "agent")
-LIMITS: Final[tuple[str | None, ...]] = (None, "0.5", "1", "2.5")
+LIMITS: Final[tuple[str | None, ...]] = (None, None, "0.5", "3", "6")
 LIMIT: Final = {"run": "per_run", "hour": "hourly", "day": "daily"}
-amounts: Final = st.decimals(0, 2, places=2)
+amounts: Final = st.integers(0, 80).map(lambda cents: Decimal(cents) / 100)
 Key = tuple[str, str, str]
 """Scope, kind and start of a window."""
 
@@ -53,7 +53,7 @@ class Spending(RuleBasedStateMachine):
         self.db.ledger.clock = self.clock
         self.held: list[Held] = []
         self.set: dict[str, Budget] = {}
-        self.declared = {scope: Budget(f"{scope} {self.name}", hourly="1.5", daily=4) for scope in SCOPES}
+        self.declared = {scope: Budget(f"{scope} {self.name}", hourly=2, daily=5) for scope in SCOPES}
         self.charged: defaultdict[Key, Decimal] = defaultdict(Decimal)
         self.excused: set[Key] = set()
         """Windows that may be above their limit: more was served than reserved, or the limit was lowered."""
@@ -100,12 +100,16 @@ class Spending(RuleBasedStateMachine):
         return data.draw(st.sampled_from(known)) if known else None
 
     @rule(
-        usd=amounts,
+        needs=st.lists(amounts, min_size=1, max_size=5),
         scopes=st.lists(st.sampled_from(SCOPES), unique=True, max_size=2),
         run=st.sampled_from([None, "run 1", "run 2"]),
     )
-    def reserve(self, usd: Decimal, scopes: list[str], run: str | None) -> None:
-        """It is had exactly if there is room in every window."""
+    def reserve(self, needs: list[Decimal], scopes: list[str], run: str | None) -> None:
+        """One after another, each is had exactly if there is room in every window."""
+        for usd in needs:
+            self.reserve_one(usd, scopes, run)
+
+    def reserve_one(self, usd: Decimal, scopes: list[str], run: str | None) -> None:
         run_key = f"{run} {self.name}" if run else None
         windows, sums = self.windows(scopes, run_key), self.sums()
         limits = [(self.limit(key), sum(sums.get(key, (0, 0)))) for key in windows]
@@ -122,30 +126,29 @@ class Spending(RuleBasedStateMachine):
                 self.db.ledger.reserve(asked)
             assert refused.value.short > 0
 
-    @rule(data=st.data(), cost=amounts)
-    def settle(self, data: st.DataObject, cost: Decimal) -> None:
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), ends=st.lists(st.sampled_from(("settled", "released", "presumed")), min_size=1, max_size=3))
+    def end_it(self, data: st.DataObject, ends: list[str]) -> None:
+        """Its worker says what became of it, and perhaps says something else after."""
         if one := self.one(data, forgotten=False):
-            self.db.ledger.settle(one.reservation, usd=cost, tokens=1, charge=charge())
-            self.end(one, "settled", cost)
+            for state in ends:
+                cost = {"settled": data.draw(amounts), "released": Decimal(0), "presumed": one.usd}[state]
+                if state == "settled":
+                    self.db.ledger.settle(one.reservation, usd=cost, tokens=1, charge=charge())
+                elif state == "released":
+                    self.db.ledger.release(one.reservation)
+                else:
+                    self.db.ledger.presume(one.reservation)
+                self.end(one, state, cost)
 
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        if one := self.one(data, forgotten=False):
-            self.db.ledger.release(one.reservation)
-            self.end(one, "released", Decimal(0))
-
-    @rule(data=st.data())
-    def presume(self, data: st.DataObject) -> None:
-        if one := self.one(data, forgotten=False):
-            self.db.ledger.presume(one.reservation)
-            self.end(one, "presumed", one.usd)
-
+    @precondition(lambda self: self.held)
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
         """Its worker is gone, and will not say what became of it."""
         if one := self.one(data, forgotten=False):
             one.forgotten = True
 
+    @precondition(lambda self: self.held)
     @rule(data=st.data(), cost=st.none() | amounts)
     def resolve(self, data: st.DataObject, cost: Decimal | None) -> None:
         """Somebody else says it; also of a worker that is not gone at all."""
