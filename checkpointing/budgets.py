@@ -17,6 +17,8 @@ LIMITS: Final[dict[Window, str]] = {"call": "per_call", "run": "per_run", "hour"
 """The field of a `Budget` that limits each window."""
 _WHEN: Final[dict[Window, str]] = {"call": "", "run": "in this run", "hour": "this hour", "day": "today"}
 
+_DIGITS: Final = 1000
+
 
 class InvalidBudget(HoldfastError, ValueError):
     """A limit that is no limit."""
@@ -75,6 +77,18 @@ class Budget:
         return all(getattr(self, name) is None for name in LIMITS.values())
 
 
+def possible(value: Decimal) -> bool:
+    """Whether it is an amount: a number whose digits are within a thousand of the point.
+
+    Postgres keeps 16,383 digits behind the point (its manual, 8.1.2), and who reads them out has to write them all.
+
+    >>> possible(Decimal("0.01")), possible(Decimal("NaN")), possible(Decimal("1e9999"))
+    (True, False, False)
+    """
+    exponent = value.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -_DIGITS and value.adjusted() <= _DIGITS
+
+
 def _limit(scope: str, name: str, given: object) -> Decimal | None:
     if given is None:
         return None
@@ -82,7 +96,7 @@ def _limit(scope: str, name: str, given: object) -> Decimal | None:
         if isinstance(given, bool) or not isinstance(given, Decimal | int | str):
             raise InvalidOperation
         limit = Decimal(given)
-        if not limit.is_finite() or limit <= 0:
+        if not possible(limit) or limit <= 0:
             raise InvalidOperation
     except InvalidOperation:
         why = "; money is a Decimal or a text, as floats do not add up" if isinstance(given, float) else ""
@@ -159,8 +173,9 @@ def amount(value: Decimal, unit: Unit) -> str:
     """
     if unit == "tokens":
         return f"{value:,f} tokens"
-    short = value.quantize(Decimal("0.01")) if value == value.quantize(Decimal("0.01")) else value.normalize()
-    return f"{short:,f} USD"
+    short = f"{value:,f}"
+    whole, _, part = short.partition(".")
+    return f"{whole}.{part.rstrip('0'):0<2} USD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, Connection
-from psycopg.errors import DeadlockDetected
+from psycopg.errors import DeadlockDetected, SerializationFailure
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
@@ -75,8 +75,8 @@ def run_again_blocking(connections: BlockingConnections, steps: Callable[[], Ste
 
 
 def _again(error: psycopg.Error) -> bool:
-    # Two that waited for each other: the server took one of them back.
-    return isinstance(error, DeadlockDetected) or _lost(error)
+    # Two that waited for each other, or changed what the other stood on: the server took one of them back.
+    return isinstance(error, DeadlockDetected | SerializationFailure) or _lost(error)
 
 
 def _lost(error: psycopg.Error) -> bool:

@@ -220,7 +220,7 @@ class Journal:
         }
 
         def steps() -> Steps[bool]:
-            ((done, _),) = yield SQL["resolve"], parameters
+            ((done,),) = yield SQL["resolve"], parameters
             return cast("bool", done)
 
         return await run_again(self._connections, steps)

@@ -5,10 +5,12 @@ All workers share it. A request is one statement in one durable commit, those of
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,8 +19,9 @@ from typing import Any, Final, cast
 from .arrays import TextArray
 from .audit import NewEvent, storable
 from .bridge import Bridge
-from .budgets import LIMITS, Budget, InvalidBudget, SetBudget, SpentWindow, Unit, Window, distinct
+from .budgets import LIMITS, Budget, InvalidBudget, SetBudget, SpentWindow, Unit, Window, distinct, possible
 from .connections import Connections, Rows, Steps, run_again
+from .errors import DatabaseClosed
 from .grouping import Grouped
 from .spending import Charge, Closing, Ending, Outcome, Reservation, Wanted
 from .sql import queries
@@ -28,6 +31,7 @@ SQL: Final = queries("ledger")
 AUDITED: Final = "holdfast:budgets"
 """The thread in whose audit trail limits and alerts are told of."""
 _HOUR: Final = "%Y-%m-%dT%H"
+_DAY: Final = "%Y-%m-%d"
 _log: Final = logging.getLogger("holdfast.budget")
 
 
@@ -77,7 +81,17 @@ class Ledger:
 
     async def areserve(self, wanted: Wanted) -> Reservation:
         asked = self._asked(wanted)
-        return reserved(asked.reservation_id, wanted, await self._grouped.aask("reserve", asked))
+        try:
+            row = await self._grouped.aask("reserve", asked)
+        except asyncio.CancelledError:
+            # Who asked is gone: the call is not made, and nobody else would give it back.
+            given_back = Ending(
+                Reservation(asked.reservation_id, wanted), Closing(outcome="released"), None, self._worker
+            )
+            with suppress(DatabaseClosed):
+                self._grouped.hand_over("withdraw", given_back)
+            raise
+        return reserved(asked.reservation_id, wanted, row)
 
     def settle(
         self, reservation: Reservation, *, usd: Decimal, tokens: int, charge: Charge | None = None, wait: bool = True
@@ -177,7 +191,10 @@ class Ledger:
         window: Window | None = None,
         since: datetime | None = None,
     ) -> list[SpentWindow]:
-        """What a scope, or each, has spent and reserved, newest window first; those that began since a time."""
+        """What a scope, or each, has spent and reserved, newest window first.
+
+        With `since` the hours and days that had not ended by then; a run is of no time.
+        """
         return self._bridge.call(self._windows, scope, unit, window, since)
 
     async def awindows(
@@ -351,7 +368,8 @@ class Ledger:
             "scope": scope,
             "unit": unit,
             "kind": window,
-            "since": since.astimezone(UTC).strftime(_HOUR) if since is not None else None,
+            "since_hour": since.astimezone(UTC).strftime(_HOUR) if since is not None else None,
+            "since_day": since.astimezone(UTC).strftime(_DAY) if since is not None else None,
         }
         rows = await run_again(self._connections, lambda: _all("windows", parameters))
         return [
@@ -377,13 +395,15 @@ def checked_closing(closing: Closing) -> Closing:
     Raises:
         InvalidBudget: an amount is negative or no number.
     """
-    _checked(closing.usd if closing.usd is not None else Decimal(0), closing.tokens or 0)
+    _checked(closing.usd if closing.usd is not None else Decimal(0), 0 if closing.tokens is None else closing.tokens)
     return closing
 
 
-def _checked(usd: Decimal, tokens: int) -> None:
-    if not usd.is_finite() or usd < 0 or tokens < 0:
-        raise InvalidBudget(f"a call costs nothing or more, not {usd} USD and {tokens} tokens")
+def _checked(usd: object, tokens: object) -> None:
+    money = isinstance(usd, Decimal) and possible(usd) and usd >= 0
+    count = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
+    if not money or not count:
+        raise InvalidBudget(f"a call costs nothing or more, not {usd!s} USD and {tokens!s} tokens")
 
 
 def hours(windows: Iterable[SpentWindow], now: datetime, number: int) -> tuple[list[Decimal], Decimal]:

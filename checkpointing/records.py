@@ -71,7 +71,7 @@ class Settlement:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost: Decimal | None = None
-    """US dollars."""
+    """US dollars; where `closing` settles a reservation, what that says holds."""
     duration: float | None = None
     """Seconds."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -59,7 +59,7 @@ def statements(clock: Clock) -> dict[str, Statement]:
     """By kind, in the order in which they are carried out.
 
     Ends first: they make room in the windows, and a call that was cancelled while its end was on the way may be
-    claimed again beside it.
+    claimed again beside it. A reservation that is withdrawn may be in the same batch.
     """
     return {
         "leave": (_LEDGER["leave"], partial(_leavings, clock)),
@@ -68,6 +68,7 @@ def statements(clock: Clock) -> dict[str, Statement]:
         "enter": (_LEDGER["enter"], partial(_entries, clock)),
         "reserve": (_LEDGER["reserve"], partial(_reservations, clock)),
         "claim": (_JOURNAL["claim"], _claims),
+        "withdraw": (_LEDGER["close"], partial(_endings, clock)),
     }
 
 
@@ -115,7 +116,12 @@ def _reservations(clock: Clock, asked: Sequence[Reserving]) -> dict[str, Any]:
 
 
 def _needs(clock: Clock, wanted: Sequence[Wanted]) -> dict[str, Any]:
-    lines = [(number, budget) for number, one in enumerate(wanted, 1) for budget in one.budgets]
+    # In the order in which rows are locked.
+    lines = [
+        (number, budget)
+        for number, one in enumerate(wanted, 1)
+        for budget in sorted(one.budgets, key=lambda budget: (budget.scope, budget.unit))
+    ]
     return {
         "at": clock(),
         "run_key": TextArray(one.run_key for one in wanted),
@@ -167,7 +173,6 @@ def _endings(clock: Clock, asked: Sequence[Ending]) -> dict[str, Any]:
         "event": TextArray(charge.event if charge else "" for charge in charges),
         "tokens_in": IntArray(charge.input_tokens if charge else None for charge in charges),
         "tokens_out": IntArray(charge.output_tokens if charge else None for charge in charges),
-        "price": TextArray(_text(one.closing.usd) for one in asked),
         "ms": TextArray(_ms(charge.duration if charge else None) for charge in charges),
         "details": TextArray(storable(charge.details if charge else {}) for charge in charges),
         **_closings(clock, [one.closing for one in asked]),

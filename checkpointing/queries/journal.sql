@@ -27,17 +27,10 @@ FROM unnest(
 ORDER BY g.n;
 
 -- name: resolve
-WITH resolved AS MATERIALIZED (
-    SELECT holdfast.resolve(
-        %(thread)s, %(effect)s, %(state)s, %(type)s, %(result)s, %(actor)s, %(details)s::jsonb, %(said)s, %(epoch)s,
-        %(attempt)s::int
-    ) AS done
-)
-
-SELECT
-    done,
-    CASE WHEN done THEN holdfast.close_effect(%(thread)s, %(effect)s, %(state)s::text <> 'failed')::text END
-FROM resolved;
+SELECT holdfast.resolve_reserved(
+    %(thread)s, %(effect)s, %(state)s, %(type)s, %(result)s, %(actor)s, %(details)s::jsonb, %(said)s, %(epoch)s,
+    %(attempt)s::int
+);
 
 -- name: refuse
 SELECT holdfast.refuse(%(thread)s, %(effect)s, %(epoch)s, %(details)s::jsonb);

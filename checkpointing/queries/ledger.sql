@@ -26,52 +26,54 @@ FROM unnest(
     on_doubt, n
 )
 INNER JOIN reserved AS r ON r.n = g.n
-LEFT JOIN LATERAL holdfast.claim_reserved(
-    g.token, g.thread, g.effect, g.kind, g.name, g.request, g.asked::jsonb, g.token, g.worker, g.epoch, g.again = 1,
-    g.ns, g.task, g.node, g.step::int, g.correlation, g.run, g.on_doubt
-) AS c ON r.outcome <> 'refused'
+CROSS JOIN LATERAL holdfast.claim_reserved(
+    %(at)s::timestamptz, r.outcome, g.thread, g.effect, g.kind, g.name, g.request, g.asked::jsonb, g.token, g.worker,
+    g.epoch, g.again = 1, g.ns, g.task, g.node, g.step::int, g.correlation, g.run, g.on_doubt
+) AS c
 ORDER BY g.n;
 
 -- name: leave
 -- End the reservations, then settle the calls.
 WITH closed AS MATERIALIZED (
-    SELECT count(*) AS number
-    FROM holdfast.close(%(at)s::timestamptz, %(token)s, %(closing)s, %(usd)s::numeric[], %(tokens)s::numeric[])
+    SELECT * FROM holdfast.close(
+        %(at)s::timestamptz, %(token)s, %(closing)s, %(usd)s::numeric[], %(tokens)s::numeric[], false
+    )
 )
 
-SELECT holdfast.settle(
-    g.thread, g.effect, g.token, g.epoch, g.state, g.event, g.type, g.result, g.tokens_in, g.tokens_out,
-    g.price::numeric, g.ms::double precision, g.details::jsonb
+SELECT holdfast.settle_reserved(
+    c.before, CASE g.closing WHEN 'settled' THEN c.usd END, g.thread, g.effect, g.token, g.epoch, g.state, g.event,
+    g.type, g.result, g.tokens_in, g.tokens_out, g.ms::double precision, g.details::jsonb
 )
-FROM closed
-CROSS JOIN unnest(
+FROM unnest(
     %(thread)s, %(effect)s, %(token)s, %(epoch)s, %(state)s, %(event)s, %(type)s, %(result)s,
-    %(tokens_in)s, %(tokens_out)s, %(price)s, %(ms)s, %(details)s
+    %(tokens_in)s, %(tokens_out)s, %(ms)s, %(details)s, %(closing)s
 ) WITH ORDINALITY AS g (
-    thread, effect, token, epoch, state, event, type, result, tokens_in, tokens_out, price, ms, details, n
+    thread, effect, token, epoch, state, event, type, result, tokens_in, tokens_out, ms, details, closing, n
 )
-WHERE closed.number >= 0
+LEFT JOIN closed AS c ON c.n = g.n
 ORDER BY g.n;
 
 -- name: close
 -- End reservations, each with an event of its own where it says of which thread.
 WITH closed AS MATERIALIZED (
-    SELECT * FROM holdfast.close(%(at)s::timestamptz, %(id)s, %(closing)s, %(usd)s::numeric[], %(tokens)s::numeric[])
+    SELECT * FROM holdfast.close(
+        %(at)s::timestamptz, %(id)s, %(closing)s, %(usd)s::numeric[], %(tokens)s::numeric[], false
+    )
 )
 
 SELECT
     c.before,
     CASE WHEN c.before = 'held' AND g.thread IS NOT NULL THEN holdfast.append_event(
         g.thread, g.correlation, g.run, g.ns, g.node, g.step::int, coalesce(g.node, g.worker), g.event, g.effect,
-        g.tokens_in, g.tokens_out, g.price::numeric, g.ms::double precision, 'user_hidden', g.details::jsonb
+        g.tokens_in, g.tokens_out, c.usd, g.ms::double precision, 'user_hidden', g.details::jsonb
     ) END
 FROM unnest(
-    %(id)s, %(thread)s, %(correlation)s, %(run)s, %(ns)s, %(node)s, %(step)s, %(worker)s, %(event)s, %(effect)s,
-    %(tokens_in)s, %(tokens_out)s, %(price)s, %(ms)s, %(details)s
+    %(thread)s, %(correlation)s, %(run)s, %(ns)s, %(node)s, %(step)s, %(worker)s, %(event)s, %(effect)s,
+    %(tokens_in)s, %(tokens_out)s, %(ms)s, %(details)s
 ) WITH ORDINALITY AS g (
-    id, thread, correlation, run, ns, node, step, worker, event, effect, tokens_in, tokens_out, price, ms, details, n
+    thread, correlation, run, ns, node, step, worker, event, effect, tokens_in, tokens_out, ms, details, n
 )
-LEFT JOIN closed AS c ON c.id = g.id
+LEFT JOIN closed AS c ON c.n = g.n
 ORDER BY g.n;
 
 -- name: charge
@@ -91,7 +93,7 @@ WITH lines AS (
 
 spent AS (
     INSERT INTO holdfast.windows AS w (scope, unit, kind, start, spent)
-    SELECT * FROM lines ORDER BY 1, 2, 3, 4
+    SELECT * FROM lines ORDER BY scope COLLATE "C", unit COLLATE "C", kind COLLATE "C", start COLLATE "C"
     ON CONFLICT (scope, unit, kind, start) DO UPDATE SET spent = w.spent + excluded.spent
 )
 
@@ -108,27 +110,34 @@ WHERE state IN ('held', 'presumed')
 ORDER BY made_at, reservation_id;
 
 -- name: resolve
--- With who says so. What was presumed has the difference on an event of its own; what was held has its cost on this one.
-WITH closed AS MATERIALIZED (
-    SELECT * FROM holdfast.close(
-        %(at)s::timestamptz, ARRAY[%(id)s]::text[], ARRAY[%(closing)s]::text[], ARRAY[%(usd)s]::numeric[],
-        ARRAY[%(tokens)s]::numeric[]
-    )
+-- With who says so; its cost, or the difference to what was presumed, is on an event of its own.
+WITH outstanding AS MATERIALIZED (
+    SELECT reservation_id FROM holdfast.reservations
+    WHERE reservation_id = %(id)s AND state IN ('held', 'presumed')
+    FOR UPDATE
+),
+
+closed AS MATERIALIZED (
+    SELECT c.n FROM outstanding AS o
+    CROSS JOIN LATERAL holdfast.close(
+        %(at)s::timestamptz, ARRAY[o.reservation_id], ARRAY[%(closing)s]::text[], ARRAY[%(usd)s]::numeric[],
+        ARRAY[%(tokens)s]::numeric[], true
+    ) AS c
 )
 
 SELECT
-    c.id,
+    c.n,
     holdfast.append_event(
         coalesce(r.thread_id, %(thread)s), r.correlation_id, NULL, '', r.node, NULL, %(actor)s, 'cost.resolved',
-        r.effect_id, NULL, NULL,
-        CASE WHEN c.before = 'held' AND %(closing)s::text = 'settled' THEN %(usd)s::numeric END, NULL, 'user_hidden',
+        r.effect_id, NULL, NULL, NULL, NULL, 'user_hidden',
         jsonb_build_object(
-            'name', r.name, 'reservation', c.id, 'outcome', %(closing)s::text, 'usd', (%(usd)s::numeric)::text,
-            'cost', jsonb_build_object('model', r.name)
+            'name', r.name, 'reservation', r.reservation_id, 'outcome', %(closing)s::text,
+            'usd', (%(usd)s::numeric)::text, 'cost', jsonb_build_object('model', r.name)
         )
     )
 FROM closed AS c
-INNER JOIN holdfast.reservations AS r ON r.reservation_id = c.id;
+CROSS JOIN holdfast.reservations AS r
+WHERE r.reservation_id = %(id)s;
 
 -- name: tell
 SELECT holdfast.append_event(
@@ -168,5 +177,8 @@ DELETE FROM holdfast.budgets WHERE scope = %(scope)s AND unit = %(unit)s;
 SELECT scope, unit, kind, start, spent, reserved
 FROM holdfast.windows
 WHERE (%(scope)s::text IS NULL OR scope = %(scope)s) AND (%(unit)s::text IS NULL OR unit = %(unit)s)
-    AND (%(kind)s::text IS NULL OR kind = %(kind)s) AND (%(since)s::text IS NULL OR start >= %(since)s)
+    AND (%(kind)s::text IS NULL OR kind = %(kind)s) AND (
+        %(since_hour)s::text IS NULL
+        OR (kind = 'hour' AND start >= %(since_hour)s) OR (kind = 'day' AND start >= %(since_day)s)
+    )
 ORDER BY scope, unit, kind, start DESC;

@@ -13,7 +13,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from holdfast.checkpointing import Budget, BudgetExceeded, Database
-from holdfast.guardrails import BudgetMiddleware
+from holdfast.guardrails import BudgetMiddleware, partial_of
 from holdfast.nodes import each_call, guarded, tool_node
 from tests.support.calls import ON, Crash, both, lambda_node
 from tests.support.metered import COST, PRICES, Metered
@@ -97,7 +97,7 @@ def test_models_and_tools_are_paid_for_and_told_by_node(mode: str, db: Database)
 def test_error_keeps_what_was_done_and_the_raised_limit_lets_it_go_on(mode: str, db: Database) -> None:
     tide = Tide(db, TIGHT)
     for given in (HELLO, None):  # a resume alone changes nothing
-        with pytest.raises(BudgetExceeded, match="are left this run; it was not made"):
+        with pytest.raises(BudgetExceeded, match="are left in this run; it was not made"):
             tide.run(given, mode)
     assert (tide.asked, sorted(tide.looked)) == (1, ["a", "b"])
     db.ledger.set(ENOUGH, by="ada")
@@ -114,7 +114,7 @@ def test_end_is_a_last_answer_and_the_thread_can_be_asked_again(mode: str, db: D
     assert found[-1].text.startswith("I have to stop here, before this is finished.")
     assert "look \u00d72" in found[-1].text
     assert "what is the tide" in found[-1].text
-    assert found[-1].response_metadata["holdfast"]["partial"]
+    assert partial_of(found)
     db.ledger.set(ENOUGH, by="ada")
     assert tide.run({"messages": [("user", "go on")]}, mode)[-1].text == "high"
     assert sorted(tide.looked) == ["a", "b"]
