@@ -485,7 +485,18 @@ def holdfast(environment: dict[str, str], tmp_path: Path) -> Holdfast:
 @pytest.fixture
 def run_outreach(brief: OutreachInput) -> tuple[str, ...]:
     """The arguments that start the thread `t`; the model is still to be named."""
-    fixed = ("--company", brief["company"], "--dossier", brief["dossier"], "--thread", "t", "--timeout", "30")
+    fixed = (
+        "--company",
+        brief["company"],
+        "--dossier",
+        brief["dossier"],
+        "--thread",
+        "t",
+        "--timeout",
+        "30",
+        "--price",
+        "1,2",
+    )
     return ("run", "outreach", *fixed, "--model")
 
 
