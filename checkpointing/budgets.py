@@ -142,6 +142,17 @@ class BudgetExceeded(HoldfastError):
         """By how much the limit is too low for this call."""
         return self.needed + self.used - self.limit
 
+    @property
+    def told(self) -> str:
+        """For who uses the agent: without the scope's name, and without advice to its operator."""
+        needed = f"the next call may cost up to {amount(self.needed, self.unit)}"
+        if self.window == "call":
+            return f"{needed}, and {amount(self.limit, self.unit)} is the limit of a call"
+        left = max(self.limit - self.used, Decimal(0))
+        return (
+            f"{amount(left, self.unit)} of {amount(self.limit, self.unit)} are left {_WHEN[self.window]}, and {needed}"
+        )
+
     def _text(self) -> str:
         tokens = "--unit tokens " if self.unit == "tokens" else ""
         raised = f"{shlex.quote(self.scope)} {tokens}--{LIMITS[self.window].replace('_', '-')}"

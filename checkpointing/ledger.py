@@ -103,8 +103,8 @@ class Ledger:
             usd: what it did cost, in US dollars.
             tokens: of input and output.
             charge: what the thread's audit trail tells of it; else nothing.
-            wait: return when it is durable. Without that it is as soon as its turn comes; if this process dies
-                before, the reservation stays, and counts as spent.
+            wait: return when it is durable. Without that it is durable with the next commit; if this process or
+                the server dies before, the reservation stays, and counts as spent.
         """
         self._end(reservation, Closing(outcome="settled", usd=usd, tokens=tokens), charge, wait)
 
@@ -268,14 +268,14 @@ class Ledger:
         if wait:
             self._grouped.ask("close", ending)
         else:
-            self._grouped.hand_over("close", ending)
+            self._grouped.hand_over("close_soon", ending)
 
     async def _aend(self, reservation: Reservation, closing: Closing, charge: Charge | None, wait: bool) -> None:
         ending = self._ending(reservation, closing, charge)
         if wait:
             await self._grouped.aask("close", ending)
         else:
-            self._grouped.hand_over("close", ending)
+            self._grouped.hand_over("close_soon", ending)
 
     async def _charge(self, wanted: Wanted, charge: Charge) -> None:
         checked(wanted)

@@ -63,12 +63,13 @@ def statements(clock: Clock) -> dict[str, Statement]:
     """
     return {
         "leave": (_LEDGER["leave"], partial(_leavings, clock)),
-        "close": (_LEDGER["close"], partial(_endings, clock)),
+        "close": (_LEDGER["close"], partial(_endings, clock, False)),
+        "close_soon": (_LEDGER["close"], partial(_endings, clock, True)),
         "settle": (_JOURNAL["settle"], _settlements),
         "enter": (_LEDGER["enter"], partial(_entries, clock)),
         "reserve": (_LEDGER["reserve"], partial(_reservations, clock)),
         "claim": (_JOURNAL["claim"], _claims),
-        "withdraw": (_LEDGER["close"], partial(_endings, clock)),
+        "withdraw": (_LEDGER["close"], partial(_endings, clock, True)),
     }
 
 
@@ -158,7 +159,7 @@ def _leavings(clock: Clock, asked: Sequence[Settlement]) -> dict[str, Any]:
     return {**_settlements(asked), **_closings(clock, [one.closing for one in asked if one.closing])}
 
 
-def _endings(clock: Clock, asked: Sequence[Ending]) -> dict[str, Any]:
+def _endings(clock: Clock, soon: bool, asked: Sequence[Ending]) -> dict[str, Any]:
     wanted, charges = [one.reservation.wanted for one in asked], [one.charge for one in asked]
     return {
         "id": TextArray(one.reservation.reservation_id for one in asked),
@@ -175,6 +176,7 @@ def _endings(clock: Clock, asked: Sequence[Ending]) -> dict[str, Any]:
         "tokens_out": IntArray(charge.output_tokens if charge else None for charge in charges),
         "ms": TextArray(_ms(charge.duration if charge else None) for charge in charges),
         "details": TextArray(storable(charge.details if charge else {}) for charge in charges),
+        "soon": int(soon),
         **_closings(clock, [one.closing for one in asked]),
     }
 

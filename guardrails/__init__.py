@@ -13,11 +13,12 @@ from .journaled_model import journaled
 from .journaling import JournalMiddleware
 from .model_errors import MalformedAnswer, ModelCallFailed, ModelErrorMiddleware, is_transient
 from .notify import AppriseNotifier, InvalidNotifier, LogNotifier, NotDelivered, Notifier
-from .paying import BudgetNeedsLedger, ToolPrice, UnknownScope
+from .paying import ToolPrice
 from .placing import JournalNeedsSaver, OnDoubt
 from .prices import Price, Prices, UnpricedModel
 from .quotes import Located, locate, quoted_spans
 from .routing import Route, RoutedModelFailed, RoutingMiddleware
+from .scopes import BudgetNeedsLedger, UnknownScope
 from .steps import StepTrackerMiddleware
 from .steps_count import CallNotFound, StepState
 from .wrapping_up import PARTIAL, partial_of

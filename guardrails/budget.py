@@ -25,9 +25,10 @@ from .journaled_model import journaled
 from .model_errors import brief
 from .paid_model import paid, payer_of
 from .paid_tool import paid_tool
-from .paying import Payer, ToolPrice, checked_scope, within_tool
+from .paying import Payer, ToolPrice, around, within_tool
 from .prices import Prices
 from .raising import given_up, take_answers
+from .scopes import checked_scope
 from .stops import stopping
 from .unseen import watch
 from .watching import Watch
@@ -127,15 +128,15 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
             return answered
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
-        with stopping(), _within(request):
-            act = Action(lambda: handler(paid_tool(request, self._payer)), never)
+        with stopping(), _within(request, self._both()) as payer:
+            act = Action(lambda: handler(paid_tool(request, payer)), never)
             return carry_out(self._called(request, act))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
-        with stopping(), _within(request):
-            act = Action(never, lambda: handler(paid_tool(request, self._payer)))
+        with stopping(), _within(request, self._both()) as payer:
+            act = Action(never, lambda: handler(paid_tool(request, payer)))
             return await acarry_out(self._called(request, act))
 
     def ask(
@@ -170,7 +171,12 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def paid(self, model: BaseChatModel) -> WrappedModel:
         """The model itself, paid for: a call that would exceed a budget is `BudgetExceeded`, whatever `on_exceeded`."""
-        return paid(model, self._payer)
+        return paid(model, self._both())
+
+    def _both(self) -> Payer:
+        """This one, and who pays for the tool in which an inner agent works."""
+        outer = around.get()
+        return self._payer if outer is None else outer.beside(self._payer)
 
     def _chosen(
         self, model: BaseChatModel, act: Callable[[BaseChatModel], Action], part: Callable[[BudgetExceeded], Any]
@@ -184,7 +190,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         place = yield from choice.first()
         while True:
             try:
-                model = paid(models[place], self._payer)
+                model = paid(models[place], self._both())
                 watch(payer_of(model))
                 return (yield act(model))
             except BudgetExceeded as error:
@@ -210,7 +216,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
                 if self._on_exceeded != "interrupt" or given_up(error):
                     call = request.tool_call
                     return ToolMessage(
-                        f"Not called. {error}", name=call["name"], tool_call_id=call["id"] or "", status="error"
+                        f"Not called: {error.told}.", name=call["name"], tool_call_id=call["id"] or "", status="error"
                     )
 
 
@@ -236,19 +242,20 @@ def parting(messages: Sequence[BaseMessage], error: BudgetExceeded) -> AIMessage
     said = next((message.text for message in reversed(messages) if isinstance(message, AIMessage) and message.text), "")
     done = ", ".join(f"{name} \u00d7{number}" if number > 1 else name for name, number in calls.items())
     lines = [
-        f"I have to stop here, before this is finished. {error}.",
+        f"I have to stop here, before this is finished: {error.told}.",
         f"Done so far: {done}." if done else "Nothing was called yet.",
         *([f"Last I said: {brief(said)}"] if said else []),
         *([f"Still open: {brief(asked)}"] if asked else []),
         "What was found is kept in this conversation.",
     ]
-    return AIMessage("\n".join(lines), response_metadata={PARTIAL: str(error)})
+    return AIMessage("\n".join(lines), response_metadata={PARTIAL: error.told})
 
 
 @contextmanager
-def _within(request: ToolCallRequest) -> Generator[None]:
-    token = within_tool.set(request.tool_call["name"])
+def _within(request: ToolCallRequest, payer: Payer) -> Generator[Payer]:
+    tool, payers = within_tool.set(request.tool_call["name"]), around.set(payer)
     try:
-        yield
+        yield payer
     finally:
-        within_tool.reset(token)
+        within_tool.reset(tool)
+        around.reset(payers)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 
 from ..checkpointing.durable import NotResumable
 from .actions import Action, Work
-from .effects import Codec, made
-from .envelope import opened, sealed
+from .effects import PlainCodec, made
+from .envelope import opened
 from .placing import Call, JournalNeedsSaver, placed
 from .prices import model_of
 
@@ -49,7 +49,7 @@ class Downgrade:
             return name
 
         try:
-            yield from made(self._call, Action(lambda: name, soon), _Choice())
+            yield from made(self._call, Action(lambda: name, soon), PlainCodec())
         except NotResumable:
             self._call = None
 
@@ -58,14 +58,3 @@ class Downgrade:
         if self._call is not None:
             journal, effect, why = self._call.journal, self._call.effect, "no model was called"
             yield Action(lambda: journal.refuse(effect, why), lambda: journal.arefuse(effect, why))
-
-
-class _Choice(Codec):
-    def sealed(self, call: Call, result: Any) -> tuple[str, bytes]:
-        return sealed(call.effect.name, result, call.saver.serializer)
-
-    def opened(self, call: Call, kept: tuple[str, bytes]) -> Any:
-        return opened(kept, call.saver.serializer)
-
-    def abandoned(self, call: Call) -> Mapping[str, Any]:
-        return {}

@@ -22,7 +22,7 @@ from ..checkpointing.records import Claim, Effect, Settlement, State
 from ..checkpointing.spending import Closing
 from .actions import Action, ToItsEnd, Work
 from .asking import Answer, resolved
-from .envelope import sealed
+from .envelope import opened, sealed
 from .placing import Call, Reconcile
 from .runway import noted
 from .tracing import facts, logged, traced
@@ -220,6 +220,20 @@ def _unpaid(call: Call, error: Exception, safe: bool) -> Closing | None:
         return Closing(outcome="released")
     closing = call.payment.failed(error) if call.payment is not None else None
     return Closing(outcome="presumed") if closing is None and safe else closing
+
+
+class PlainCodec(Codec):
+    """Of what the serializer knows."""
+
+    def sealed(self, call: Call, result: Any) -> tuple[str, bytes]:
+        return sealed(call.effect.name, result, call.saver.serializer)
+
+    def opened(self, call: Call, kept: tuple[str, bytes]) -> Any:
+        return opened(kept, call.saver.serializer)
+
+    def abandoned(self, call: Call) -> Any:
+        """Nothing: it is as if it had not been recorded."""
+        return None
 
 
 def settled(

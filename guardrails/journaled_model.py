@@ -19,8 +19,9 @@ from .effects import Codec, begun, ended, made, settled
 from .envelope import opened, sealed
 from .model_runs import known
 from .paid_model import PaidModel
-from .paying import Bill, ModelQuote, Payer, Where, failed
+from .paying import Bill, ModelQuote, Payer, failed
 from .placing import Call, placed
+from .scopes import Where
 from .tracing import facts, traced
 from .wrapped_model import Asked, ModelCall, StreamingModel, WrappedModel, last_chunk, streams
 from .written import digest, told

@@ -14,7 +14,8 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from ..checkpointing.spending import Charge, Closing, Reservation
 from .actions import Action, Work
 from .model_runs import known
-from .paying import ModelQuote, Payer, Where, failed, reserved
+from .paying import ModelQuote, Payer, failed, reserved
+from .scopes import Where
 from .wrapped_model import Asked, ModelCall, StreamingModel, WrappedModel, last_chunk, streams
 
 

@@ -14,8 +14,9 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from ..checkpointing.spending import Charge, Closing
 from .actions import Action, Work, acarry_out, carry_out, never
 from .effects import NotDone
-from .paying import TOOL_PRICE, Bill, Payer, ToolQuote, Where, reserved
+from .paying import TOOL_PRICE, Bill, Payer, ToolQuote, reserved
 from .placing import Call
+from .scopes import Where
 from .stops import stopping
 
 

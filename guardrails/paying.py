@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import string
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -14,19 +13,17 @@ from typing import Any, Final
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.config import get_config
 
-from ..checkpointing.budgets import Budget, InvalidBudget, distinct
+from ..checkpointing.budgets import Budget, InvalidBudget
 from ..checkpointing.errors import HoldfastError
-from ..checkpointing.leases import correlation_of, owner_of
 from ..checkpointing.ledger import Ledger
-from ..checkpointing.saver import HoldfastSaver
 from ..checkpointing.spending import Closing, Reservation, Wanted
 from .actions import Action, ToItsEnd, Work
 from .estimates import Margin, counted, output_cap
 from .prices import Prices, Spent, model_of, tier_of
 from .rates import Tokens, is_mapping
 from .runway import noted
+from .scopes import Where, filled, joined, located
 from .watching import Watch
 from .wrapped_model import Asked
 
@@ -37,45 +34,10 @@ TOOL_PRICE: Final = "price_usd"
 _ERRORS: Final = 400
 """The HTTP status from which on an answer is an error; a served answer that cannot be read has a lower one."""
 _log: Final = logging.getLogger("holdfast.budget")
+around: ContextVar[Payer | None] = ContextVar("holdfast_around", default=None)
+"""Who pays for the tool inside which calls are made now, and so for what it calls."""
 within_tool: ContextVar[str | None] = ContextVar("holdfast_within_tool", default=None)
 """The tool inside which calls are made now."""
-
-
-class BudgetNeedsLedger(HoldfastError):
-    """A call was to be paid for in a graph that Holdfast does not save."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "calls are paid for in graphs that Holdfast saves: compile the graph with checkpointer=db.saver and run it "
-            "with a thread_id, or give the middleware a ledger: BudgetMiddleware(..., ledger=db.ledger)"
-        )
-
-
-class UnknownScope(HoldfastError):
-    """A budget's scope names something that this run does not say."""
-
-    def __init__(self, scope: str, missing: str, known: Sequence[str]) -> None:
-        super().__init__(
-            f"budget {scope!r}: this run says nothing of {missing!r}; put it into config['metadata'] or "
-            f"config['configurable'] (there are: {', '.join(sorted(known)) or 'none'})"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
-    """In which run a call is made, and out of which ledger it is paid."""
-
-    ledger: Ledger
-    facts: Mapping[str, str]
-    """What a scope may name: `thread_id`, `node`, `correlation_id`, and the run's metadata."""
-    thread_id: str | None = None
-    run_key: str | None = None
-    run_id: str | None = None
-    checkpoint_ns: str = ""
-    node: str | None = None
-    """With those around it."""
-    step: int | None = None
-    correlation_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +139,7 @@ class Quote:
             InvalidBudget: a run is limited, and the call is in none.
         """
         where: Where = yield from located(config, self.payer.ledger)
-        budgets = distinct(filled(budget, where.facts) for budget in self.payer.budgets)
+        budgets = joined(filled(budget, where.facts) for budget in self.payer.budgets)
         if where.run_key is None and (limited := next((one for one in budgets if one.per_run), None)) is not None:
             raise InvalidBudget(
                 f"budget {limited.scope!r}: per_run is for the runs of a thread, and this call is in none; run the "
@@ -314,92 +276,3 @@ def reserved(where: Where, wanted: Wanted) -> Work[Reservation]:
     if where.thread_id is not None:
         noted(where.thread_id, reservation.nearest)
     return reservation
-
-
-def checked_scope(budget: Budget) -> Budget:
-    """A budget, if its scope can be filled in.
-
-    >>> checked_scope(Budget("tenant:{}", daily=5))
-    Traceback (most recent call last):
-    holdfast.checkpointing.budgets.InvalidBudget: budget 'tenant:{}': braces hold a plain name, as in tenant:{tenant}
-    """
-    try:
-        plain = all(
-            name is None or (name.isidentifier() and not spec and not conversion)
-            for _, name, spec, conversion in string.Formatter().parse(budget.scope)
-        )
-    except ValueError:  # a brace without its other one
-        plain = False
-    if not plain:
-        raise InvalidBudget(f"budget {budget.scope!r}: braces hold a plain name, as in tenant:{{tenant}}")
-    return budget
-
-
-def filled(budget: Budget, facts: Mapping[str, str]) -> Budget:
-    """A budget with the names in its scope filled in.
-
-    >>> filled(Budget("tenant:{tenant}", daily=5), {"tenant": "acme"}).scope
-    'tenant:acme'
-    """
-    if "{" not in budget.scope:
-        return budget
-    try:
-        return replace(budget, scope=budget.scope.format_map(facts))
-    except KeyError as missing:
-        raise UnknownScope(budget.scope, str(missing.args[0]), list(facts)) from None
-
-
-def nested(namespace: str) -> str:
-    """A node's name with those of the nodes around it, as `holdfast costs --by node` tells them.
-
-    >>> nested("research:1f|1|model:2c")
-    'research/model'
-    """
-    levels = (level.partition(":")[0] for level in namespace.split("|"))
-    return "/".join(level for level in levels if not level.isdigit())
-
-
-def located(config: RunnableConfig | None, ledger: Ledger | None) -> Work[Where]:
-    """Where the running task is."""
-    try:
-        config = config or get_config()
-    except RuntimeError:  # no graph is running
-        config = None
-    if config is None:
-        if ledger is None:
-            raise BudgetNeedsLedger
-        return Where(ledger=ledger, facts={})
-    settings, metadata = config.get("configurable", {}), config.get("metadata") or {}
-    saver = settings.get("__pregel_checkpointer")
-    if not isinstance(saver, HoldfastSaver):
-        saver = owner_of(config)
-    info = getattr(settings.get("__pregel_runtime"), "execution_info", None)
-    thread_id = settings.get("thread_id")
-    run_key = None
-    lease = None
-    if isinstance(saver, HoldfastSaver):
-        ledger = ledger or saver.ledger
-        lease = saver.leases.of(config)
-        keys, of = saver.run_keys, config
-        if thread_id is not None:
-            run_key = yield Action(lambda: keys.of(of), lambda: keys.aof(of))
-    if ledger is None:
-        raise BudgetNeedsLedger
-    correlation_id = correlation_of(config) or (lease.correlation_id if lease is not None else None)
-    node, namespace = metadata.get("langgraph_node"), getattr(info, "checkpoint_ns", "") or ""
-    # A server says in `configurable` who its caller is; metadata are the caller's own.
-    facts: dict[str, Any] = {**metadata, **settings}
-    facts |= {"thread_id": thread_id, "node": node, "correlation_id": correlation_id}
-    return Where(
-        ledger=ledger,
-        facts={
-            name: str(item) for name, item in facts.items() if isinstance(item, str | int) and not name.startswith("__")
-        },
-        thread_id=None if thread_id is None else str(thread_id),
-        run_key=run_key or (str(thread_id) if thread_id is not None else None),
-        run_id=lease.run_id if lease is not None else getattr(info, "run_id", None),
-        checkpoint_ns=namespace,
-        node=nested(namespace) or node,
-        step=metadata.get("langgraph_step"),
-        correlation_id=correlation_id,
-    )

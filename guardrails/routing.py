@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, cast
@@ -16,10 +16,9 @@ from langchain_core.language_models import BaseChatModel
 from ..checkpointing.durable import NotResumable
 from ..checkpointing.errors import HoldfastError
 from .actions import Action, Work, acarry_out, carry_out
-from .effects import Codec, made
-from .envelope import opened, sealed
+from .effects import PlainCodec, made
 from .model_errors import brief
-from .placing import Call, JournalNeedsSaver, placed
+from .placing import JournalNeedsSaver, placed
 from .rates import is_mapping
 from .runway import runway_of
 from .served import model_of
@@ -184,7 +183,7 @@ class RoutingMiddleware(AgentMiddleware[Any, Any, Any]):
             asked = {"nodes": list(nodes), "left": left}
             # What is left may differ on a re-execution, so that it is no part of what identifies the choice.
             call = placed("effect", _NAME, _NAME, [_NAME], asked=asked, on_doubt="retry")
-            recorded: Any = yield from made(call, Action(lambda: said, soon), _Choice())
+            recorded: Any = yield from made(call, Action(lambda: said, soon), PlainCodec())
         except (JournalNeedsSaver, NotResumable):
             return place
         return self._found(recorded, place)
@@ -220,16 +219,3 @@ class RoutingMiddleware(AgentMiddleware[Any, Any, Any]):
                 except Exception as error:  # each client raises its own
                     raise RoutedModelFailed(name, error) from error
             return self._created[name]
-
-
-class _Choice(Codec):
-    """How a choice is kept."""
-
-    def sealed(self, call: Call, result: Any) -> tuple[str, bytes]:
-        return sealed(call.effect.name, result, call.saver.serializer)
-
-    def opened(self, call: Call, kept: tuple[str, bytes]) -> Any:
-        return opened(kept, call.saver.serializer)
-
-    def abandoned(self, call: Call) -> Mapping[str, Any]:
-        return {}  # a choice in doubt is made again, and nobody is asked

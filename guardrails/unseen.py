@@ -17,15 +17,15 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 from langgraph.config import get_config
 
-from ..checkpointing.budgets import distinct
 from ..checkpointing.errors import HoldfastError
 from ..checkpointing.leases import Lease, owner_of
 from ..checkpointing.saver import HoldfastSaver
 from ..checkpointing.spending import Charge, Wanted
 from .actions import carry_out
 from .model_runs import ModelsOnly, inside_model, known
-from .paying import Payer, Where, filled, located, within_tool
+from .paying import Payer, around, within_tool
 from .rates import Tokens
+from .scopes import Where, filled, joined, located
 
 _RUNS: Final = 4096
 _NOTHING: Final = Decimal(0)
@@ -36,6 +36,11 @@ def watch(payer: Payer) -> None:
     """Have the other model calls of the run that is under way charged to a payer, from now on."""
     if (lease := _lease()) is not None:
         lease.payer = payer
+
+
+def _payer() -> Payer | None:
+    lease = _lease()
+    return lease.payer if lease is not None and isinstance(lease.payer, Payer) else None
 
 
 def _lease() -> Lease | None:
@@ -83,11 +88,11 @@ class _Watcher(ModelsOnly):
             began, metadata = self._began.pop(run_id, (0.0, None))
         if metadata is None or run_id in known:
             return
-        lease = _lease()
-        if lease is None or not isinstance(lease.payer, Payer):
+        payer = around.get() or _payer()
+        if payer is None:
             return
         try:
-            _charge(lease.payer, response, metadata, time.monotonic() - began)
+            _charge(payer, response, metadata, time.monotonic() - began)
         except Exception:
             _log.exception("a model call that no budget saw could not be charged")
 
@@ -108,7 +113,7 @@ def _charge(payer: Payer, response: LLMResult, metadata: dict[str, Any], duratio
         spent = None
     where: Where = carry_out(located(None, payer.ledger))
     wanted = Wanted(
-        budgets=distinct(filled(budget, where.facts) for budget in payer.budgets),
+        budgets=joined(filled(budget, where.facts) for budget in payer.budgets),
         usd=spent.cost if spent is not None else _NOTHING,
         tokens=total,
         name=name,

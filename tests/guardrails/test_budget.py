@@ -432,6 +432,31 @@ def test_without_our_saver_a_ledger_is_given(mode: str, db: Database) -> None:
     assert spent(db) == (COST, 0)
 
 
+@MODES
+@JOURNALS
+def test_an_agent_inside_a_tool_is_paid_for_by_the_outer_one_too(mode: str, journal: bool, db: Database) -> None:
+    """Its own budgets do not take it out of its tenant's, and the lower limit of one scope holds."""
+    inside = BudgetMiddleware([Budget("agent:inner", daily=2), Budget(SCOPE, daily=9)], prices=PRICES)
+    inner: Any = create_agent(Metered(script=[AIMessage("inner")]), [], middleware=[inside])
+
+    @tool
+    def think(query: str) -> str:
+        """Think."""
+        return str(inner.invoke({"messages": [("user", query)]})["messages"][-1].text)
+
+    asks = AIMessage("", tool_calls=[{"name": "think", "args": {"query": "q"}, "id": "c"}])
+    model = Metered(script=[asks, AIMessage("high")])
+    budget = BudgetMiddleware([Budget(SCOPE, daily="0.42")], prices=PRICES)
+    run(agent(db, model, budget, think, journal=journal), HELLO, mode)
+    db.journal.close()
+    assert spent(db) == (3 * COST, 0)
+    assert [each.spent for each in db.ledger.windows("agent:inner", unit="usd", window="day")] == [COST]
+    strict = BudgetMiddleware([Budget(SCOPE, daily="0.4195")], prices=PRICES)
+    with pytest.raises(BudgetExceeded) as error:
+        run(agent(db, Metered(script=[asks]), strict, think, journal=journal), HELLO, mode)
+    assert error.value.limit == Decimal("0.4195")
+
+
 def test_two_middlewares_pay_in_one_reservation(db: Database) -> None:
     one = BudgetMiddleware([Budget(SCOPE, daily=2)], prices=PRICES)
     two = BudgetMiddleware([Budget("agent:tide", daily=2)], prices=PRICES, name="the agent's")

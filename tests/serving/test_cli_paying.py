@@ -112,7 +112,7 @@ def test_a_used_up_budget_stops_the_run_and_a_raised_one_lets_it_go_on(
     shown = capsys.readouterr().out
     assert "budget   0.82 USD" in shown
     assert "thread t failed in select: BudgetExceeded(" in shown
-    assert "of 0.82 USD are left this run; it was not made" in shown
+    assert "of 0.82 USD are left in this run; it was not made" in shown
     assert "Findings" in shown.splitlines()
     assert holdfast("resume", "t") == 2  # as it was started
     assert "BudgetExceeded" in complaint(capsys)
