@@ -86,6 +86,11 @@ def wal_syncs(connection: psycopg.Connection) -> int | None:
     return int(connection.execute(SYNCS).fetchall()[0][0])
 
 
+def peak_of_children() -> str:
+    """The most memory that any child process held so far."""
+    return f"peak memory of a child process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MiB"
+
+
 def peak_memory() -> int:
     """The most bytes this process has held so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

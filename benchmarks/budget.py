@@ -17,7 +17,8 @@ from decimal import Decimal
 from _calls import commits
 from _figures import Figure, say, shown, table
 from _ledgers import COST, ESTIMATE, PAUSE, Spending, Way, journaled, seldom, spend, trips
-from _server import in_child, new_database, server
+from _server import in_child, new_database, peak_of_children, server
+from _steps import overhead
 
 WORKERS = (1, 16, 64)
 CALLS = {1: 1000, 16: 250, 64: 150}
@@ -35,6 +36,7 @@ def main() -> int:
     given = parser.parse_args()
     with server() as uri:
         figures = _measured(uri, given.quick)
+    print(peak_of_children())
     return shown(figures, check=(given.check or given.guard) and not given.quick, guarded=given.guard)
 
 
@@ -66,6 +68,8 @@ def _measured(uri: str, quick: bool) -> list[Figure]:
         with new_database(uri) as one:
             pair[way] = in_child(journaled, one, way, CALLS[1] // part)
     median, slower = statistics.median(commit), statistics.median(rare)
+    say("the step tracker")
+    print(f"the step tracker adds {overhead():.0f} microseconds to a tool call")
     print(f"one durable commit: p50 {_ms(median)} ms, p99 {_ms(_p99(commit))} ms")
     print(f"the same in an event loop, with pauses: p50 {_ms(slower)} ms, p99 {_ms(_p99(rare))} ms")
     _print({True: rare, False: commit}, alone, ours, naive, pair)

@@ -15,7 +15,7 @@ import sys
 
 from _calls import Calls, commits, dbos, ours, trips
 from _figures import Figure, say, shown, table
-from _server import in_child, new_database, server
+from _server import in_child, new_database, peak_of_children, server
 
 THREADS = (1, 16, 64)
 CALLS = {1: 600, 16: 60, 64: 30}
@@ -31,6 +31,7 @@ def main() -> int:
     given = parser.parse_args()
     with server() as uri:
         figures = _measured(uri, given.quick)
+    print(peak_of_children())
     return shown(figures, check=(given.check or given.guard) and not given.quick, guarded=given.guard)
 
 
