@@ -154,9 +154,9 @@ class Spending(RuleBasedStateMachine):
         """Somebody else says it; also of a worker that is not gone at all."""
         if one := self.one(data, forgotten=data.draw(st.booleans())):
             done = self.db.ledger.resolve(one.reservation.reservation_id, usd=cost, tokens=1)
-            open_ones = ("held", "presumed") if cost is None else ("held", "presumed", "released")
-            assert done == (one.state in open_ones)
-            self.end(one, "released" if cost is None else "settled", cost or Decimal(0))
+            assert done == (one.state in ("held", "presumed"))
+            if done:
+                self.end(one, "released" if cost is None else "settled", cost or Decimal(0))
 
     @rule(scope=st.sampled_from(SCOPES), cost=amounts)
     def charge(self, scope: str, cost: Decimal) -> None:
