@@ -55,7 +55,7 @@ class Outstanding:
 class Ledger:
     """Got from `Database.ledger`; methods have an async twin `a…`.
 
-    Limits that were set by `set` go before those of the `Budget` that a call names.
+    Each limit that was set by `set` goes before that of the `Budget` that a call names; the others hold.
     """
 
     def __init__(self, bridge: Bridge, connections: Connections, grouped: Grouped, worker: str) -> None:
@@ -157,9 +157,9 @@ class Ledger:
         return await self._bridge.acall_to_end(self._resolve, reservation_id, usd, tokens, by)
 
     def set(self, budget: Budget, *, by: str) -> Budget | None:
-        """Set a scope's limits, for all workers from now on, in place of those that the calls name; audited.
+        """Set limits of a scope, for all workers from now on, in place of those that the calls name; audited.
 
-        What was set before, which they replace: all of it, also where they say nothing. None, if nothing was.
+        Limits of which it says nothing stay as they are. Returns what was set before; None, if nothing was.
 
         Raises:
             InvalidBudget: it has no limit.

@@ -676,12 +676,10 @@ BEGIN
     FOR i IN 1..cardinality(scopes) LOOP
         amount := CASE units[i] WHEN 'usd' THEN usd ELSE tokens END;
         SELECT b.* INTO kept FROM holdfast.budgets AS b WHERE b.scope = scopes[i] AND b.unit = units[i];
-        IF NOT FOUND THEN
-            kept.per_call := per_call[i];
-            kept.per_run := per_run[i];
-            kept.hourly := hourly[i];
-            kept.daily := daily[i];
-        END IF;
+        kept.per_call := coalesce(kept.per_call, per_call[i]);
+        kept.per_run := coalesce(kept.per_run, per_run[i]);
+        kept.hourly := coalesce(kept.hourly, hourly[i]);
+        kept.daily := coalesce(kept.daily, daily[i]);
         nearest.fits := amount <= kept.per_call IS NOT false;
         EXIT WHEN NOT nearest.fits;
         limits := ARRAY[kept.daily, kept.hourly, kept.per_run];
@@ -788,10 +786,10 @@ BEGIN
         -- A limit that was set goes before the declared ones. Hours and days are kept for limits to come.
         CROSS JOIN LATERAL (
             VALUES
-            ('call', '', CASE WHEN b.scope IS NULL THEN g.per_call ELSE b.per_call END),
-            ('run', runs[g.n], CASE WHEN b.scope IS NULL THEN g.per_run ELSE b.per_run END),
-            ('hour', this_hour, CASE WHEN b.scope IS NULL THEN g.hourly ELSE b.hourly END),
-            ('day', this_day, CASE WHEN b.scope IS NULL THEN g.daily ELSE b.daily END)
+            ('call', '', coalesce(b.per_call, g.per_call)),
+            ('run', runs[g.n], coalesce(b.per_run, g.per_run)),
+            ('hour', this_hour, coalesce(b.hourly, g.hourly)),
+            ('day', this_day, coalesce(b.daily, g.daily))
         ) AS w (kind, start, most)
         WHERE w.start IS NOT NULL AND (w.most IS NOT NULL OR w.kind IN ('hour', 'day'))
     );

@@ -30,7 +30,7 @@ def queries(name: str) -> dict[str, bytes]:
     """The named queries of `queries/<name>.sql`.
 
     >>> sorted(queries("threads"))
-    ['list_threads', 'recall_thread', 'remember_thread', 'try_lock_thread']
+    ['list_threads', 'recall_thread', 'remember_thread', 'try_lock_thread', 'unlock_thread']
     """
     text = (_FILES / "queries" / f"{name}.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
@@ -58,7 +59,13 @@ class Threads:
         try:
             yield
         finally:
-            await self._bridge.acall_to_end(connection.close)
+            await self._bridge.acall_to_end(self._unlock, connection, thread_id)
+
+    async def _unlock(self, connection: AsyncConnection[DictRow], thread_id: str) -> None:
+        # The server lets go of a session's locks when it comes to see that the session is gone: not at once.
+        with suppress(psycopg.Error):  # if it is gone by now, its lock is too
+            await connection.execute(SQL["unlock_thread"], {"thread_id": thread_id, "seed": _LOCK_SEED})
+        await connection.close()
 
     async def _lock(self, thread_id: str) -> AsyncConnection[DictRow]:
         connection = await self._connect()

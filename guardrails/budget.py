@@ -47,7 +47,9 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
     """Makes a call only if the most that it can cost is left in every budget, and says who spent what.
 
     To stand outside `JournalMiddleware`: then a call and its reservation are one commit, and what is answered from
-    the record is free. Limits that `holdfast budget set` set go before those given here.
+    the record is free. A limit that `holdfast budget set` set goes before the same one given here. A model that falls
+    back on another inside of this (`[budget, ModelFallbackMiddleware]`) is limited by the first model's price; put
+    fallbacks outside.
 
     >>> budget = BudgetMiddleware([Budget("tenant:{tenant}", daily="20"), Budget("agent:outreach", per_run="0.50")])
     """

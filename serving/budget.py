@@ -77,10 +77,10 @@ def set_(
     daily: Decimal | None,
     actor: str | None,
 ) -> int:
-    """Set a scope's limits, for all workers from the next call on.
+    """Set limits of a scope, for all workers from the next call on.
 
-    They stand in place of all limits that were set before and of those that programs declare: what is not given here
-    is not limited. It is written to the audit trail.
+    Each stands in place of the one that was set before or that programs declare; those of which nothing is said here
+    stay as they are. It is written to the audit trail.
 
     \b
     holdfast budget set tenant:acme --hourly 2.50 --daily 20

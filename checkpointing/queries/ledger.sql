@@ -167,12 +167,14 @@ SELECT per_call, per_run, hourly, daily FROM holdfast.budgets
 WHERE scope = %(scope)s AND unit = %(unit)s FOR UPDATE;
 
 -- name: set_budget
-INSERT INTO holdfast.budgets (scope, unit, per_call, per_run, hourly, daily, set_by)
+-- What is not said stays as it was set before.
+INSERT INTO holdfast.budgets AS kept (scope, unit, per_call, per_run, hourly, daily, set_by)
 VALUES (
     %(scope)s, %(unit)s, %(per_call)s::numeric, %(per_run)s::numeric, %(hourly)s::numeric, %(daily)s::numeric, %(by)s
 )
 ON CONFLICT (scope, unit) DO UPDATE SET
-    per_call = excluded.per_call, per_run = excluded.per_run, hourly = excluded.hourly, daily = excluded.daily,
+    per_call = coalesce(excluded.per_call, kept.per_call), per_run = coalesce(excluded.per_run, kept.per_run),
+    hourly = coalesce(excluded.hourly, kept.hourly), daily = coalesce(excluded.daily, kept.daily),
     set_by = excluded.set_by, set_at = clock_timestamp();
 
 -- name: remove_budget

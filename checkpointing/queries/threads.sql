@@ -18,6 +18,9 @@ LIMIT %(limit)s;
 -- True when this connection now holds the thread; the lock goes with the connection.
 SELECT pg_try_advisory_lock(hashtextextended(%(thread_id)s, %(seed)s)) AS held;
 
+-- name: unlock_thread
+SELECT pg_advisory_unlock(hashtextextended(%(thread_id)s, %(seed)s));
+
 -- name: remember_thread
 INSERT INTO holdfast.threads (thread_id, settings)
 VALUES (%(thread_id)s, %(settings)s)

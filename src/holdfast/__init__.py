@@ -12,9 +12,11 @@ if TYPE_CHECKING:
         MissingExtra,
         ThreadBusy,
     )
-    from .guardrails import JournalMiddleware, effect
+    from .guardrails import Budget, BudgetMiddleware, JournalMiddleware, StepTrackerMiddleware, effect
 
 __all__ = [
+    "Budget",
+    "BudgetMiddleware",
     "Database",
     "DatabaseUnavailable",
     "HoldfastError",
@@ -22,6 +24,7 @@ __all__ = [
     "HoldfastStore",
     "JournalMiddleware",
     "MissingExtra",
+    "StepTrackerMiddleware",
     "ThreadBusy",
     "effect",
 ]

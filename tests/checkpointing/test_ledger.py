@@ -269,7 +269,11 @@ def test_a_limit_that_is_set_holds_from_the_next_reservation(db: Database, datab
             with pytest.raises(BudgetExceeded) as refused:
                 other.ledger.reserve(wanted(TENANT, usd=amount))
         assert refused.value.window == "call"
-        db.ledger.set(Budget("tenant:acme", hourly=20), by="ben")
+        db.ledger.set(Budget("tenant:acme", hourly=30), by="ben")
+        with pytest.raises(BudgetExceeded) as kept:
+            other.ledger.reserve(wanted(TENANT, usd="3"))
+        assert kept.value.window == "call"  # of which nothing was said
+        db.ledger.set(Budget("tenant:acme", per_call=20), by="ben")
         other.ledger.reserve(wanted(TENANT, usd="11"))
         assert db.ledger.remove("tenant:acme", by="ada")
         assert not db.ledger.remove("tenant:acme", by="ada")
@@ -283,8 +287,9 @@ def test_a_limit_that_is_set_holds_from_the_next_reservation(db: Database, datab
         ).fetchall()
     assert events == [
         ("ada", {}, {"per_call": "2", "hourly": "5"}),
-        ("ben", {"per_call": "2", "hourly": "5"}, {"hourly": "20"}),
-        ("ada", {"hourly": "20"}, {}),
+        ("ben", {"per_call": "2", "hourly": "5"}, {"hourly": "30"}),
+        ("ben", {"per_call": "2", "hourly": "30"}, {"per_call": "20"}),
+        ("ada", {"per_call": "20", "hourly": "30"}, {}),
     ]
 
 

@@ -40,6 +40,15 @@ class Held:
     """Whether its worker is gone."""
 
 
+def over(budget: Budget | None, other: Budget) -> Budget:
+    """The limits of one, and where it has none the other's."""
+    if budget is None:
+        return other
+    names = ("per_call", "per_run", "hourly", "daily")
+    limits: dict[str, Any] = {name: getattr(budget, name) or getattr(other, name) for name in names}
+    return Budget(other.scope, other.unit, **limits)
+
+
 class Spending(RuleBasedStateMachine):
     """Workers that reserve, settle, and are killed; persons who set limits and who know what was served."""
 
@@ -59,7 +68,7 @@ class Spending(RuleBasedStateMachine):
         """Windows that may be above their limit: more was served than reserved, or the limit was lowered."""
 
     def budget(self, scope: str) -> Budget:
-        return self.set.get(scope, self.declared[scope])
+        return over(self.set.get(scope), self.declared[scope])
 
     def windows(self, scopes: list[str], run: str | None) -> list[Key]:
         """The windows of a call that is made now."""
@@ -174,10 +183,9 @@ class Spending(RuleBasedStateMachine):
             self.set.pop(scope, None)
         else:
             per_call, per_run, hourly, daily = limits
-            self.set[scope] = Budget(
-                f"{scope} {self.name}", per_call=per_call, per_run=per_run, hourly=hourly, daily=daily
-            )
-            self.db.ledger.set(self.set[scope], by="ada")
+            given = Budget(f"{scope} {self.name}", per_call=per_call, per_run=per_run, hourly=hourly, daily=daily)
+            self.db.ledger.set(given, by="ada")
+            self.set[scope] = over(given, self.set[scope]) if scope in self.set else given
         for key, (spent, reserved) in self.sums().items():
             limit = self.limit(key)
             if key[0] == scope and limit is not None and spent + reserved > limit:

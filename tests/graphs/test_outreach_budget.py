@@ -129,7 +129,7 @@ def test_where_the_cheapest_model_is_too_dear_the_stage_stops(
         both(graph, brief(dossier), mode)
     assert graph.get_state(ON).values["documents"]
     assert not till.asked
-    db.ledger.set(RAISED, by="ada")
+    db.ledger.set(Budget(SCOPE, per_call=1), by="ada")
     assert both(graph, None, mode)["__interrupt__"][0].value["action_requests"]
     assert set(till.by_model) == {"gpt-test"}
 

@@ -174,7 +174,8 @@ def test_a_limit_holds_from_the_next_call_on_and_what_it_replaces_is_shown(
     assert capsys.readouterr().out == (
         "tenant:acme: per call 3.00 USD, per run 0.00001 USD (before: hourly 2.50 USD, daily 20.00 USD)\n"
     )
-    reserve(db, "2")  # the hour is not limited any more
+    with pytest.raises(BudgetExceeded, match="this hour"):  # of which nothing was said
+        reserve(db, "2")
     first, second = db.audit.read(thread_id=AUDITED)
     assert (first.actor, second.actor) == ("ada", "eve")
     assert second.details["before"] == {"hourly": "2.50", "daily": "20"}
