@@ -81,6 +81,11 @@ async def apieces(given: AsyncIterable[T]) -> AsyncIterator[T]:
         yield piece
 
 
+def current_run() -> UUID | None:
+    """The model run that began last in this context."""
+    return _current.get()
+
+
 class ModelsOnly(BaseCallbackHandler):
     """Deaf to all that is not a model."""
 

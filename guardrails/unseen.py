@@ -22,7 +22,7 @@ from ..checkpointing.leases import Lease, owner_of
 from ..checkpointing.saver import HoldfastSaver
 from ..checkpointing.spending import Charge, Wanted
 from .actions import carry_out
-from .model_runs import ModelsOnly, inside_model, known
+from .model_runs import ModelsOnly, current_run, inside_model, known
 from .paying import Payer, around, within_tool
 from .rates import Tokens
 from .scopes import Where, filled, joined, located
@@ -52,13 +52,20 @@ def _lease() -> Lease | None:
     return saver.leases.of(config) if isinstance(saver, HoldfastSaver) else None
 
 
-class _Watcher(ModelsOnly):
-    """Hears of every model call of this process, and charges those that nobody has paid for."""
+class _Begun(ModelsOnly):
+    """Remembers what began, inline: no call of a model is to wait for that."""
+
+    run_inline = True
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        self._began: OrderedDict[UUID, tuple[float, dict[str, Any]]] = OrderedDict()
+        self._runs: OrderedDict[UUID, tuple[float, dict[str, Any]]] = OrderedDict()
+
+    def take(self, run_id: UUID) -> tuple[float, dict[str, Any]] | None:
+        """When a run began, and its metadata."""
+        with self._lock:
+            return self._runs.pop(run_id, None)
 
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: Any, *, run_id: UUID, metadata: Any = None, **kwargs: Any
@@ -75,24 +82,31 @@ class _Watcher(ModelsOnly):
         if inside_model() or ((metadata or {}).get("thread_id") is None and _lease() is None):
             return
         with self._lock:
-            self._began[run_id] = (time.monotonic(), dict(metadata or {}))
-            while len(self._began) > _RUNS:
-                self._began.popitem(last=False)
+            self._runs[run_id] = (time.monotonic(), dict(metadata or {}))
+            while len(self._runs) > _RUNS:
+                self._runs.popitem(last=False)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        with self._lock:
-            self._began.pop(run_id, None)
+        self.take(run_id)
+
+
+class _Charger(ModelsOnly):
+    """Charges the calls that nobody has paid for; in a thread under asyncio, for which only those wait."""
+
+    @property
+    def ignore_chat_model(self) -> bool:
+        return True
+
+    @property
+    def ignore_llm(self) -> bool:
+        return current_run() in known or (around.get() is None and _payer() is None)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        with self._lock:
-            began, metadata = self._began.pop(run_id, (0.0, None))
-        if metadata is None or run_id in known:
-            return
-        payer = around.get() or _payer()
-        if payer is None:
+        begun, payer = _BEGUN.take(run_id), around.get() or _payer()
+        if begun is None or payer is None or run_id in known:
             return
         try:
-            _charge(payer, response, metadata, time.monotonic() - began)
+            _charge(payer, response, begun[1], time.monotonic() - begun[0])
         except Exception:
             _log.exception("a model call that no budget saw could not be charged")
 
@@ -152,6 +166,9 @@ def _message(response: LLMResult) -> AIMessage | None:
     return None
 
 
-_WATCHER: Final = _Watcher()
-_watcher: ContextVar[BaseCallbackHandler | None] = ContextVar("holdfast_unseen", default=_WATCHER)
-register_configure_hook(_watcher, inheritable=True)
+_BEGUN: Final = _Begun()
+_CHARGER: Final = _Charger()
+_begun: ContextVar[BaseCallbackHandler | None] = ContextVar("holdfast_models_begun", default=_BEGUN)
+_charger: ContextVar[BaseCallbackHandler | None] = ContextVar("holdfast_unseen", default=_CHARGER)
+register_configure_hook(_begun, inheritable=True)
+register_configure_hook(_charger, inheritable=True)

@@ -51,11 +51,11 @@ def thinking(inside: Any, **metadata: Any) -> Any:
 def test_what_is_said_of_a_limit_is_no_answer_to_a_tools_own_question(mode: str, journal: bool, db: Database) -> None:
     model = Metered(script=[THINKS, AIMessage("high")])
     budget = BudgetMiddleware([Budget(SCOPE, per_call="0.5")], prices=PRICES, tool_prices=DEAR, on_exceeded="interrupt")
-    think = thinking(lambda: interrupt("may I?"), on_doubt="retry")
+    think = thinking(lambda: interrupt("may I?"))
     runner = agent(db, model, budget, think, journal=journal)
     (asked,) = run(runner, HELLO, mode)["__interrupt__"]
     assert asked.value["type"] == "budget_exceeded"
-    db.ledger.set(Budget(SCOPE, daily=5), by="ada")
+    db.ledger.set(Budget(SCOPE, per_call=5), by="ada")
     (asked,) = run(runner, Command(resume={"type": "retry"}), mode)["__interrupt__"]
     assert asked.value == "may I?"
     found = run(runner, Command(resume={asked.id: "yes"}), mode)
