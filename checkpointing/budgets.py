@@ -15,6 +15,8 @@ Unit = Literal["usd", "tokens"]
 Window = Literal["call", "run", "hour", "day"]
 LIMITS: Final[dict[Window, str]] = {"call": "per_call", "run": "per_run", "hour": "hourly", "day": "daily"}
 """The field of a `Budget` that limits each window."""
+SCOPE: Final = 200
+"""Characters of a scope's name."""
 _WHEN: Final[dict[Window, str]] = {"call": "", "run": "in this run", "hour": "this hour", "day": "today"}
 
 _DIGITS: Final = 1000
@@ -59,11 +61,14 @@ class Budget:
         """Limits are decimals, whole numbers or texts: money in binary fractions does not add up.
 
         Raises:
-            InvalidBudget: a limit is zero, negative, infinite, no number or a float; the scope is empty or holds
-                NUL; the unit is none of ours.
+            InvalidBudget: a limit is zero, negative, infinite, no number or a float; the scope is empty, longer than
+                200 characters or not printable; the unit is none of ours.
         """
-        if not scope or "\0" in scope:
-            raise InvalidBudget(f"a budget's scope must be a name, not {scope!r}")
+        if not 0 < len(scope) <= SCOPE or not scope.isprintable():
+            # What an index cannot keep would fail the others of its batch, too.
+            raise InvalidBudget(
+                f"a budget's scope must be a name of 1 to {SCOPE} printable characters, not {cut(scope)}"
+            )
         if unit not in get_args(Unit):
             raise InvalidBudget(f"budget {scope!r}: the unit must be usd or tokens, not {unit!r}")
         object.__setattr__(self, "scope", scope)
@@ -87,6 +92,11 @@ def possible(value: Decimal) -> bool:
     """
     exponent = value.as_tuple().exponent
     return isinstance(exponent, int) and exponent >= -_DIGITS and value.adjusted() <= _DIGITS
+
+
+def cut(scope: str) -> str:
+    """A name that is none, for an error."""
+    return repr(scope) if len(scope) <= SCOPE else f"{scope[:40]!r}\u2026 ({len(scope)} characters)"
 
 
 def _limit(scope: str, name: str, given: object) -> Decimal | None:

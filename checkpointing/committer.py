@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableConfig
 
 from .batch import Batch
 from .bridge import connection_errors, one_line
-from .connections import BlockingConnections, Steps, run_again_blocking
+from .connections import BlockingConnections, Steps, is_lost, run_again_blocking
 from .durable import Durable
 from .errors import DatabaseUnavailable, LeaseLost, ThreadChanged
 from .grouping import Waiter, tell
@@ -206,7 +206,7 @@ class Committer:
             self._forget(batch)
             if isinstance(error, ThreadChanged):
                 self._failed[error.thread_id] = error
-            if len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
+            if len(batch) > 1 and not is_lost(error):
                 # One of them cannot be written; the others are not to suffer for it.
                 for waiting in batch:
                     self._settle([waiting], settled)

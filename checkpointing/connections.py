@@ -76,10 +76,13 @@ def run_again_blocking(connections: BlockingConnections, steps: Callable[[], Ste
 
 def _again(error: psycopg.Error) -> bool:
     # Two that waited for each other, or changed what the other stood on: the server took one of them back.
-    return isinstance(error, DeadlockDetected | SerializationFailure) or _lost(error)
+    return isinstance(error, DeadlockDetected | SerializationFailure) or is_lost(error)
 
 
-def _lost(error: psycopg.Error) -> bool:
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is gone, and not the statement wrong."""
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
     # SQLSTATE classes of a connection that is gone (PostgreSQL manual, appendix A); none: libpq's own.
     return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
 
@@ -112,7 +115,7 @@ class KeptConnection:
         try:
             return _drive_blocking(self._connection, steps())
         except psycopg.Error as error:
-            if self._connection.closed or _lost(error):
+            if self._connection.closed or is_lost(error):
                 self.close()
             raise
 

@@ -11,10 +11,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
-import psycopg
-
 from .bridge import connection_errors, one_line
-from .connections import BlockingConnections, Rows, Steps, run_again_blocking
+from .connections import BlockingConnections, Rows, Steps, is_lost, run_again_blocking
 from .errors import DatabaseUnavailable
 
 _AT_ONCE: Final = 256
@@ -150,7 +148,7 @@ class Grouped:
         try:
             rows = run_again_blocking(self._connections, steps)
         except BaseException as error:
-            if len(requests) > 1 and not isinstance(error, psycopg.OperationalError):
+            if len(requests) > 1 and not is_lost(error):
                 # One of them cannot be done; the others are not to suffer for it.
                 for request in requests:
                     self._carry_out(kind, [request])

@@ -67,7 +67,7 @@ class Pulse:
         return time.monotonic() > self.until
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, weakref_slot=True, eq=False, kw_only=True)
 class Lease:
     """The right of one run to be the only one of its thread."""
 
@@ -87,8 +87,6 @@ class Lease:
     """Whether the run has come to an interrupt."""
     run_key: str | None = None
     """The same however often the run is resumed; None until somebody asks for it."""
-    payer: object | None = None
-    """Who pays for its calls, if anybody does."""
     epoch: int = 0
     """Grows with every lease of the database; 0 until it is taken."""
     lost: bool = False

@@ -9,10 +9,10 @@ import asyncio
 import itertools
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, cast
 
@@ -404,21 +404,6 @@ def _checked(usd: object, tokens: object) -> None:
     count = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
     if not money or not count:
         raise InvalidBudget(f"a call costs nothing or more, not {usd!s} USD and {tokens!s} tokens")
-
-
-def hours(windows: Iterable[SpentWindow], now: datetime, number: int) -> tuple[list[Decimal], Decimal]:
-    """Of a scope's hours what was spent in each of the last `number`, oldest first, and in this one, with reserved.
-
-    Hours without a window are 0; those before the first one that is known are left out.
-    """
-    found = {each.start: each for each in windows if each.window == "hour"}
-    this = now.astimezone(UTC).strftime(_HOUR)
-    starts = [(now.astimezone(UTC) - timedelta(hours=back)).strftime(_HOUR) for back in range(number, 0, -1)]
-    while starts and starts[0] not in found:
-        starts.pop(0)
-    current = found.get(this)
-    spent = [found[start].spent if start in found else Decimal(0) for start in starts]
-    return spent, current.spent + current.reserved if current is not None else Decimal(0)
 
 
 def _limits(budget: Budget) -> dict[str, Decimal | None]:

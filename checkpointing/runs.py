@@ -32,10 +32,14 @@ def at_async_end(run: UUID, action: Callable[[BaseException | None], Awaitable[N
     _async_ends[run].append(action)
 
 
-class _Handler(BaseCallbackHandler):
-    """Inline, so that what begins is known in the run's own context; deaf to all that is not a chain."""
+class Deaf(BaseCallbackHandler):
+    """Hears nothing, but what a subclass wants; inline, so that what begins is known in its own context."""
 
     run_inline = True
+
+    @property
+    def ignore_chain(self) -> bool:
+        return True
 
     @property
     def ignore_llm(self) -> bool:
@@ -62,8 +66,12 @@ class _Handler(BaseCallbackHandler):
         return True
 
 
-class _Runs(_Handler):
+class _Runs(Deaf):
     """Knows what begins, and ends what the sync API began."""
+
+    @property
+    def ignore_chain(self) -> bool:
+        return False
 
     def on_chain_start(self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         _now.set(run_id)
@@ -80,7 +88,7 @@ class _Runs(_Handler):
                 action(error)
 
 
-class _AsyncRuns(_Handler):
+class _AsyncRuns(Deaf):
     """Ends what the async API began: awaited there, as an end's way to the database must not block the loop."""
 
     @property

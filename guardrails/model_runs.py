@@ -14,6 +14,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.tracers.context import register_configure_hook
 
+from ..checkpointing.runs import Deaf
+
 T = TypeVar("T")
 _RUNS: Final = 65_536
 
@@ -86,34 +88,20 @@ def current_run() -> UUID | None:
     return _current.get()
 
 
-class ModelsOnly(BaseCallbackHandler):
-    """Deaf to all that is not a model."""
+class ModelsOnly(Deaf):
+    """Hears of models."""
 
     @property
-    def ignore_chain(self) -> bool:
-        return True
+    def ignore_llm(self) -> bool:
+        return False
 
     @property
-    def ignore_agent(self) -> bool:
-        return True
-
-    @property
-    def ignore_retriever(self) -> bool:
-        return True
-
-    @property
-    def ignore_retry(self) -> bool:
-        return True
-
-    @property
-    def ignore_custom_event(self) -> bool:
-        return True
+    def ignore_chat_model(self) -> bool:
+        return False
 
 
 class _Starts(ModelsOnly):
-    """Inline, so that what begins is known in its own context."""
-
-    run_inline = True
+    """Knows what begins."""
 
     def on_chat_model_start(self, serialized: dict[str, Any], messages: Any, *, run_id: UUID, **kwargs: Any) -> None:
         _current.set(run_id)

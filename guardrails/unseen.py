@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
@@ -19,6 +20,7 @@ from langgraph.config import get_config
 
 from ..checkpointing.errors import HoldfastError
 from ..checkpointing.leases import Lease, owner_of
+from ..checkpointing.runs import Deaf
 from ..checkpointing.saver import HoldfastSaver
 from ..checkpointing.spending import Charge, Wanted
 from .actions import carry_out
@@ -32,15 +34,19 @@ _NOTHING: Final = Decimal(0)
 _log: Final = logging.getLogger("holdfast.budget")
 
 
+_payers: Final = WeakKeyDictionary[Lease, Payer]()
+"""By run, for as long as it holds its thread."""
+
+
 def watch(payer: Payer) -> None:
     """Have the other model calls of the run that is under way charged to a payer, from now on."""
     if (lease := _lease()) is not None:
-        lease.payer = payer
+        _payers[lease] = payer
 
 
 def _payer() -> Payer | None:
     lease = _lease()
-    return lease.payer if lease is not None and isinstance(lease.payer, Payer) else None
+    return _payers.get(lease) if lease is not None else None
 
 
 def _lease() -> Lease | None:
@@ -53,9 +59,7 @@ def _lease() -> Lease | None:
 
 
 class _Begun(ModelsOnly):
-    """Remembers what began, inline: no call of a model is to wait for that."""
-
-    run_inline = True
+    """Remembers what began."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,12 +94,10 @@ class _Begun(ModelsOnly):
         self.take(run_id)
 
 
-class _Charger(ModelsOnly):
+class _Charger(Deaf):
     """Charges the calls that nobody has paid for; in a thread under asyncio, for which only those wait."""
 
-    @property
-    def ignore_chat_model(self) -> bool:
-        return True
+    run_inline = False
 
     @property
     def ignore_llm(self) -> bool:

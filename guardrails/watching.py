@@ -5,21 +5,38 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from ..checkpointing.audit import NewEvent
 from ..checkpointing.budgets import Budget, SpentWindow
-from ..checkpointing.ledger import AUDITED, Ledger, hours
+from ..checkpointing.ledger import AUDITED, Ledger
 from .alert_desk import AlertDesk
 from .alerts import BudgetAlert
 
 WEEK: Final = 168
 """Hours of a scope's past that count."""
 _SCOPES: Final = 4096
+_HOUR: Final = "%Y-%m-%dT%H"
 PAUSE: Final = 15.0
 """Seconds between two looks at a scope, at the least."""
+
+
+def hours(windows: Iterable[SpentWindow], now: datetime, number: int) -> tuple[list[Decimal], Decimal]:
+    """Of a scope's hours what was spent in each of the last `number`, oldest first, and in this one, with reserved.
+
+    Hours without a window are 0; those before the first one that is known are left out.
+    """
+    found = {each.start: each for each in windows if each.window == "hour"}
+    this = now.astimezone(UTC).strftime(_HOUR)
+    starts = [(now.astimezone(UTC) - timedelta(hours=back)).strftime(_HOUR) for back in range(number, 0, -1)]
+    while starts and starts[0] not in found:
+        starts.pop(0)
+    current = found.get(this)
+    spent = [found[start].spent if start in found else Decimal(0) for start in starts]
+    return spent, current.spent + current.reserved if current is not None else Decimal(0)
 
 
 class Watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -150,3 +151,24 @@ def test_writes_that_langgraph_waits_for_do_not_wait_for_company(db: Database, m
     with ThreadPoolExecutor(1) as pool:
         pool.submit(graph.invoke, said(1, ""), on("t"), durability="sync").result(timeout=60)
     assert graph.get_state(on("t")).next == ()
+
+
+def test_a_thread_that_cannot_be_saved_harms_no_other_of_its_batch(
+    db: Database, gate: Gate, pool: ThreadPoolExecutor
+) -> None:
+    """A name that no index can keep is the fault of that thread alone, whatever class of error the server calls it."""
+
+    def put_on(thread: str) -> Future[Any]:
+        config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+        return pool.submit(db.saver.put, config, checkpoint(1), {"source": "loop", "step": 1}, {})
+
+    held = put(pool, db, checkpoint(1))
+    gate.reached.wait()
+    bad, good = put_on(secrets.token_hex(4000)), [put_on(f"t{number}") for number in range(5)]
+    while len(db.saver._committer._waiting) < 6:  # pyright: ignore[reportPrivateUsage] - one batch
+        pass
+    gate.open.set()
+    for answer in (held, *good):
+        answer.result()
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+        bad.result()

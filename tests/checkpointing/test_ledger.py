@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import secrets
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,7 +25,7 @@ from holdfast.checkpointing import (
     Reservation,
     SpentWindow,
 )
-from holdfast.checkpointing.ledger import hours
+from holdfast.guardrails.watching import hours
 from tests.checkpointing.test_journal import gone, kill_connections
 from tests.conftest import new_database
 from tests.support.ledgers import START, Clock, D, charge, costs, lost_answer, stand, told, wanted
@@ -217,7 +218,9 @@ def test_a_limit_that_is_none_is_refused_by_the_database(db: Database, database_
                     )
 
 
-@pytest.mark.parametrize(("scope", "unit"), [("", "usd"), ("a\0", "usd"), ("s", "euro")])
+@pytest.mark.parametrize(
+    ("scope", "unit"), [("", "usd"), ("a\0", "usd"), ("a\ud800", "usd"), ("a" * 201, "usd"), ("s", "euro")]
+)
 def test_a_scope_and_unit_that_are_none(scope: str, unit: Any) -> None:
     with pytest.raises(InvalidBudget):
         Budget(scope, unit, hourly=1)
@@ -226,6 +229,16 @@ def test_a_scope_and_unit_that_are_none(scope: str, unit: Any) -> None:
 def test_a_budget_without_a_limit_is_not_set(db: Database) -> None:
     with pytest.raises(InvalidBudget, match="no limit"):
         db.ledger.set(Budget("s"), by="ada")
+
+
+def test_a_call_that_cannot_be_reserved_harms_no_other_of_its_batch(db: Database) -> None:
+    """A run's name that no index can keep is the fault of that call alone."""
+    run = Budget("tenant:acme", per_run=5)
+    named = [secrets.token_hex(4000), "r1", "r2"]
+    bad, *good = at_once(db, *(db.ledger.areserve(wanted(run, run_key=name)) for name in named))
+    assert isinstance(bad, psycopg.errors.ProgramLimitExceeded)
+    assert all(isinstance(each, Reservation) for each in good)
+    assert stand(db, "tenant:acme") == (0, 2)
 
 
 @pytest.mark.parametrize("usd", [D("-0.01"), D("NaN"), D("Infinity"), D("1e5000"), 0.1])

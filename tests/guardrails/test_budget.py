@@ -20,7 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 from pydantic import BaseModel
 
-from holdfast.checkpointing import Budget, BudgetExceeded, Charge, Database, Wanted
+from holdfast.checkpointing import Budget, BudgetExceeded, Charge, Database, InvalidBudget, Wanted
 from holdfast.guardrails import (
     AlertDesk,
     BudgetAlert,
@@ -407,6 +407,16 @@ def test_scopes_name_what_the_run_says(db: Database) -> None:
     (line,) = db.costs.report("tenant")
     assert (line.key, line.cost) == ("acme", COST)
     assert runway_of("t") is not None
+
+
+@pytest.mark.parametrize("tenant", ["x" * 300, "a\nb", "a\x00b"])
+def test_a_tenants_name_that_is_none_is_refused_before_anything_is_called(tenant: str, db: Database) -> None:
+    model = Metered(script=[AIMessage("high")])
+    budget = BudgetMiddleware([Budget("tenant:{tenant}", daily=2)], prices=PRICES, ledger=db.ledger)
+    runner: Any = create_agent(model, [], middleware=[budget])
+    with pytest.raises(InvalidBudget, match="1 to 200 printable characters"):
+        runner.invoke(HELLO, {"metadata": {"tenant": tenant}})
+    assert model.asked == []
 
 
 def test_a_limit_of_a_run_holds_over_its_resumes_and_not_over_the_next(db: Database) -> None:
