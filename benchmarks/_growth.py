@@ -72,7 +72,9 @@ class Driver:
         """The node has said the message and calls for the following one."""
         trigger, wake = (node if node == "__start__" else f"branch:to:{node}"), f"branch:to:{following}"
         writes = [("messages", [message]), (wake, None)]
-        saved = self.pool.submit(self.saver.put_writes, self.config, writes, str(uuid.uuid4()), "")
+        saved = self.pool.submit(
+            self.saver.put_writes, self.config, writes, str(uuid.uuid4()), f"~__pregel_pull, {node}"
+        )
         self.messages = [*self.messages, message]
         self.seen = {**self.seen, node: {trigger: self.versions[trigger]}}
         self._put({wake: None}, ["messages", wake], [trigger], "loop")

@@ -16,9 +16,10 @@ from .audit import damage_found
 from .connections import Connections, Steps, run_again
 from .connections import Rows as Answer
 from .integrity import MARK, CheckpointCorrupted, Damage, Unsound, parent_writes
-from .memory import Head, KnownCheckpoint, KnownList, Memory, ThreadMemory
+from .memory import Head, KnownCheckpoint, Memory, ThreadMemory
 from .operations import pulled
 from .packing import LIST, SNAPSHOT, Source
+from .pages import KnownList, Listed
 from .reading import (
     SENDS_APART,
     SQL,
@@ -221,8 +222,7 @@ class Loader:
 
 def known_list(source: Source, messages: Sequence[BaseMessage], resolver: Resolver) -> KnownList:
     """A stored list that was loaded, for later edits."""
-    contents = [message.content for message in messages]
-    return KnownList(list(messages), resolver.at(source), contents, resolver.path(source))
+    return KnownList(Listed().extend(messages, resolver.at(source)).pages, path=resolver.path(source))
 
 
 def _found(thread_id: str, ns: str, answer: Answer, resolver: Resolver) -> _Found:

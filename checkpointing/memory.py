@@ -8,34 +8,28 @@ still what was stored is checked by fingerprint.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import attrgetter, is_
 from secrets import randbits
 from threading import RLock
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import ormsgpack
 from langchain_core.messages import BaseMessage
 
-from .packing import ListEdit, Source
+from .packing import ListEdit
+from .pages import KnownList, Listed, Rung, edited
 
 _CHECKPOINTS: Final = 16
 _THREADS: Final = 256
 _MESSAGES: Final = 50_000
 _ALL: Final = 1024
-"""Up to how many messages every object's content is looked at, at each step; and how many of a longer list."""
+"""Of how many messages, the newest, the content is looked at at each step; of a list that is no longer, of all."""
+_OTHERS: Final = 256
+"""And of how many others, in turn; if one has changed, of all. Of each, three places far off in memory are read."""
 _DEEP: Final = 8
 """How many of the newest messages, and of the others in turn, are compared in full at each step."""
-_PATH: Final = 64
-"""How many edits may lie between a list and one in full, before it is stored in full again."""
-_STRIDE: Final = 8
-"""Every 8th version of a list stands on the one 8 before, every 64th on the one 64 before, and so on (as the
-ranges of a Fenwick tree): a list is put together from some logarithm of its versions."""
-
-_content: Final = attrgetter("content")
-
 Digest = Callable[[BaseMessage], bytes]
 """Stores a message and gives its digest."""
 
@@ -57,36 +51,6 @@ class KnownMessage:
             and self.message.content is self.content
             and _fingerprint(self.message) == self.fingerprint
         )
-
-
-@dataclass(slots=True)
-class Listed:
-    """A list of messages, their digests, and their contents as they were."""
-
-    messages: list[BaseMessage]
-    refs: list[bytes]
-    contents: list[Any]
-
-
-class Rung(NamedTuple):
-    """A list that another stands on."""
-
-    depth: int
-    source: Source
-    common: int
-    """How many messages at the start both have."""
-
-
-@dataclass(slots=True)
-class KnownList(Listed):
-    """A stored list of messages, with the objects that it was made of."""
-
-    path: list[Rung]
-    """What it stands on, from a list in full to itself."""
-
-    @property
-    def source(self) -> Source:
-        return self.path[-1].source
 
 
 @dataclass(slots=True)
@@ -183,7 +147,7 @@ class ThreadMemory:
         return digest
 
     def edit(
-        self, messages: list[BaseMessage], store: Digest, before: KnownList | None = None
+        self, messages: list[BaseMessage], store: Digest, before: KnownList | None = None, shared: int = 0
     ) -> tuple[ListEdit, Listed, list[Rung]]:
         """A list as an edit of one that is stored, what to remember of it, and what it stands on.
 
@@ -191,36 +155,37 @@ class ThreadMemory:
             messages: the list.
             store: stores a message that is not known.
             before: the list that this channel had before; without one, the best of those that are known.
+            shared: how many objects at the start are the same in `before`.
         """
-        best, shared = before, _shared(messages, before) if before else 0
+        best = before
         if not shared:
             for other in self._lists():
-                if (length := _shared(messages, other)) > shared:
+                if (length := other.shared(messages)) > shared:
                     best, shared = other, length
         rest = messages[shared:]
         fresh = [self.digest_of(message, store) for message in rest]
-        contents = list(map(_content, rest))
         if best is None:
-            return ListEdit(refs=tuple(fresh)), Listed(list(messages), fresh, contents), []
-        listed = Listed(list(messages), best.refs[:shared] + fresh, best.contents[:shared] + contents)
+            return ListEdit(refs=tuple(fresh)), Listed().extend(rest, fresh), []
         prefix = shared
+        # Before the end is added: what is looked at is what the list has in common with the other.
         suspects, changed = self._suspects(messages, best, shared), len(self._changed)
+        listed = best.start(shared).extend(rest, fresh)
         while suspects:
             for index in suspects:
-                listed.refs[index] = self.digest_of(messages[index], store)
-                listed.contents[index] = messages[index].content
-                prefix = min(prefix, index)
+                if listed.replace(index, self.digest_of(messages[index], store), messages[index].content):
+                    prefix = min(prefix, index)
             # What was found to be changed may stand elsewhere in the list too.
             more, changed = len(self._changed) > changed, len(self._changed)
             suspects = [i for i in range(shared) if id(messages[i]) in self._changed] if more else []
         source = before or best
-        edit, path = _edit(listed.refs, source, prefix if source.refs is best.refs else 0)
+        edit, path = edited(listed, source, prefix if source is best else 0)
         return edit, listed, path
 
     def tidy(self) -> None:
         """Let go of messages that no known list holds."""
         if len(self._objects) > self._many:
-            alive = set(map(id, chain.from_iterable(known.messages for known in self._lists())))
+            pages = {id(page): page for known in self._lists() for page in known.pages}
+            alive = set(map(id, chain.from_iterable(page.messages for page in pages.values())))
             self._objects = {key: known for key, known in self._objects.items() if key in alive}
             self._many = 1024 + 2 * len(self._objects)
             self._changed &= self._objects.keys()
@@ -233,11 +198,13 @@ class ThreadMemory:
     def _suspects(self, messages: list[BaseMessage], known: KnownList, length: int) -> list[int]:
         """Positions whose message is not what was stored: all where content was assigned, others as they come up."""
         turn = self._turn = self._turn + 1
-        windows = _windows(length, _ALL, turn)
-        found = [i for low, high in windows for i in _reassigned(messages, known, low, high)]
+        windows = _windows(length, _ALL, _OTHERS, turn)
+        found = [i for low, high in windows for i in known.reassigned(messages, low, high)]
+        if found and length > _ALL:
+            found = list(known.reassigned(messages, 0, length))  # who changes one in place seldom changes one only
         if self._changed:
             found += [i for i in range(length) if id(messages[i]) in self._changed]
-        for low, high in _windows(length, _DEEP, turn):
+        for low, high in _windows(length, _DEEP, _DEEP, turn):
             for i in range(low, high):
                 kept = self._objects.get(id(messages[i]))
                 if kept is None or not kept.unchanged():
@@ -274,54 +241,13 @@ class Memory:
             self._threads.pop(thread_id, None)
 
 
-def _shared(messages: Sequence[BaseMessage], known: KnownList) -> int:
-    """How many objects at the start are the same."""
-    length = min(len(messages), len(known.messages))
-    if not length or messages[0] is not known.messages[0]:
-        return 0
-    if all(map(is_, messages[:length], known.messages)):
-        return length
-    return next(i for i in range(length) if messages[i] is not known.messages[i])
-
-
-def _windows(length: int, size: int, turn: int) -> list[tuple[int, int]]:
-    """The newest `size` positions, and as many of the others, in turn."""
-    newest = max(0, length - size)
-    if not newest:
+def _windows(length: int, newest: int, others: int, turn: int) -> list[tuple[int, int]]:
+    """The newest positions, so many, and so many of the others, in turn."""
+    older = max(0, length - newest)
+    if not older:
         return [(0, length)]
-    low = turn % -(-newest // size) * size
-    return [(newest, length), (low, min(low + size, newest))]
-
-
-def _reassigned(messages: list[BaseMessage], known: KnownList, low: int, high: int) -> list[int]:
-    contents = list(map(_content, messages[low:high]))
-    kept = known.contents[low:high]
-    if all(map(is_, contents, kept)):
-        return []
-    return [low + i for i, (now, then) in enumerate(zip(contents, kept, strict=True)) if now is not then]
-
-
-def _edit(refs: list[bytes], known: KnownList, prefix: int) -> tuple[ListEdit, list[Rung]]:
-    shortest = min(len(refs), len(known.refs))
-    while prefix < shortest and refs[prefix] == known.refs[prefix]:
-        prefix += 1
-    suffix = 0
-    while suffix < shortest - prefix and refs[-1 - suffix] == known.refs[-1 - suffix]:
-        suffix += 1
-    # Naming another list takes as much room as three references.
-    if prefix + suffix <= 3 or len(known.path) >= _PATH:  # noqa: PLR2004
-        return ListEdit(refs=tuple(refs)), []
-    path = [rung._replace(common=min(rung.common, prefix)) for rung in known.path]
-    depth = path[-1].depth + 1
-    stride = 1
-    while depth % (stride * _STRIDE) == 0:
-        stride *= _STRIDE
-    for length, rung in enumerate(path, 1):
-        if stride > 1 and rung.depth == depth - stride and len(refs) - rung.common <= 2 * stride + _STRIDE:
-            tail = tuple(refs[rung.common :])
-            return ListEdit(refs=tail, source=rung.source, prefix=rung.common, depth=depth), path[:length]
-    middle = tuple(refs[prefix : len(refs) - suffix])
-    return ListEdit(refs=middle, source=known.source, prefix=prefix, suffix=suffix, depth=depth), path
+    low = turn % -(-older // others) * others
+    return [(older, length), (low, min(low + others, older))]
 
 
 def _fingerprint(message: BaseMessage) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import is_
 from secrets import token_hex
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeGuard, cast
 
 import ormsgpack
 from langchain_core.messages import BaseMessage
@@ -76,11 +76,14 @@ Dump = Callable[[Any], tuple[str, bytes]]
 Load = Callable[[tuple[str, bytes]], Any]
 
 
-def pack(value: Any, dump: Dump, lists: Lists) -> tuple[str, bytes]:
-    """A value as (kind, bytes), its messages handed to `lists`; without messages, as the serializer has it."""
+def pack(value: Any, dump: Dump, lists: Lists, messages: int = 0) -> tuple[str, bytes]:
+    """A value as (kind, bytes), its messages handed to `lists`; without messages, as the serializer has it.
+
+    Of a list, the first so many are known to be messages.
+    """
     if isinstance(value, BaseMessage):
         return MESSAGE, lists([value]).refs[0]
-    if _is_list(value):
+    if _is_list(value, messages):
         return LIST, _dump_edit(lists(value))
     if isinstance(value, _DeltaSnapshot) and _is_list(value.value):
         return SNAPSHOT, _dump_edit(lists(value.value))
@@ -134,10 +137,16 @@ def unpack_writes(blob: bytes) -> tuple[str | None, list[PackedWrite]]:
     return run_id, [(idx, channel, kind, data) for idx, channel, kind, data in writes]
 
 
-def _is_list(value: Any) -> bool:
-    if _type(value) is not list or not value:
+def is_plain_list(value: Any) -> TypeGuard[list[Any]]:
+    """Whether it is a list and of no subclass, which may be more than its elements."""
+    return _type(value) is list
+
+
+def _is_list(value: Any, messages: int = 0) -> bool:
+    if not is_plain_list(value) or not value:
         return False
-    return all(issubclass(kind, BaseMessage) for kind in set(map(_type, value)))
+    rest = value[messages:] if messages else value
+    return all(issubclass(kind, BaseMessage) for kind in set(map(_type, rest)))
 
 
 def _detach(value: Any, lists: Lists, found: list[ListEdit], place: str, deep: int) -> Any:

@@ -16,8 +16,8 @@ from .arrays import BytesArray
 from .connections import Steps
 from .errors import HoldfastError
 from .integrity import Seal, Unsound, foreign_channels, parsed, read_seal, stored_channels, unsealed
-from .memory import Rung
 from .packing import LIST, SNAPSHOT, ListEdit, Source, edits_in, unpack, unpack_writes
+from .pages import Rung
 from .serde import MessageSerializer
 from .sql import queries
 

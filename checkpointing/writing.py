@@ -20,9 +20,10 @@ from .connections import BlockingConnections, Rows, Steps, run_again_blocking
 from .errors import LeaseLost, ThreadChanged
 from .integrity import CheckpointCorrupted, Unsound, canonical, row_digest, seal_checkpoint, sealed, stored_bits
 from .leases import Leases, correlation_of
-from .memory import Head, KnownCheckpoint, KnownList, Memory, Rung, ThreadMemory
+from .memory import Head, KnownCheckpoint, Memory, ThreadMemory
 from .operations import Operation, Put, PutWrites, pulled, run_of
-from .packing import LIST, SNAPSHOT, ListEdit, PackedWrite, Source, pack, pack_writes
+from .packing import LIST, SNAPSHOT, ListEdit, PackedWrite, Source, is_plain_list, pack, pack_writes
+from .pages import KnownList, Rung
 from .reading import checkpoint_rows
 from .serde import MessageSerializer
 from .sql import queries
@@ -218,18 +219,19 @@ class Encoder:
 
     def _blob(self, channel: str, version: str, value: Any, known: KnownCheckpoint) -> None:
         before = known.lists.pop(channel, None)
+        shared = before.shared(value) if before and is_plain_list(value) else 0
         listed: list[KnownList] = []
         edits: list[ListEdit] = []
         source = Source(self._origin.ns, channel, version)
 
         def lists(messages: list[BaseMessage]) -> ListEdit:
-            edit, found, path = self._thread.edit(messages, self._store, before)
-            path.append(Rung(edit.depth, source, len(found.refs)))
-            listed.append(KnownList(found.messages, found.refs, found.contents, path))
+            edit, found, path = self._thread.edit(messages, self._store, before, shared if messages is value else 0)
+            path.append(Rung(edit.depth, source, len(found)))
+            listed.append(KnownList(found.pages, path=path))
             edits.append(edit)
             return edit
 
-        kind, blob = pack(value, self.serde.dump, lists)
+        kind, blob = pack(value, self.serde.dump, lists, shared)
         if kind in (LIST, SNAPSHOT):
             known.lists[channel] = listed[0]
             stands_on = edits[0].source

@@ -79,9 +79,14 @@ heads AS (
         g.checkpoint_ns,
         g.checkpoint_id,
         (
-            SELECT count(*) FROM checkpoint_writes
-            WHERE (thread_id, checkpoint_ns, checkpoint_id)
-                = (g.thread_id, g.checkpoint_ns, g.checkpoint_id)
+            -- Sorted by the primary key: without statistics the planner takes the index of threads, and reads all
+            -- writes of one.
+            SELECT count(*) FROM (
+                SELECT FROM checkpoint_writes
+                WHERE (thread_id, checkpoint_ns, checkpoint_id)
+                    = (g.thread_id, g.checkpoint_ns, g.checkpoint_id)
+                ORDER BY thread_id, checkpoint_ns, checkpoint_id, task_id, idx
+            ) AS earlier
         ) + (
             SELECT count(*) FROM added
             WHERE (thread_id, checkpoint_ns, checkpoint_id)
@@ -115,8 +120,11 @@ SELECT
     c.metadata::text,
     c.type,
     (
-        SELECT count(*) FROM checkpoint_writes AS w
-        WHERE (w.thread_id, w.checkpoint_ns, w.checkpoint_id) = (c.thread_id, c.checkpoint_ns, c.checkpoint_id)
+        SELECT count(*) FROM (
+            SELECT FROM checkpoint_writes AS w
+            WHERE (w.thread_id, w.checkpoint_ns, w.checkpoint_id) = (c.thread_id, c.checkpoint_ns, c.checkpoint_id)
+            ORDER BY w.thread_id, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx
+        ) AS every
     ) AS writes,
     h.generation,
     l.epoch,
@@ -183,9 +191,12 @@ SELECT 'blob', channel, version, NULL, NULL, type, blob, 0 FROM path
 UNION ALL
 SELECT 'write', w.task_id, w.task_path, w.channel, NULL, w.type, w.blob, w.idx
 FROM target
-INNER JOIN checkpoint_writes AS w
-    ON (w.thread_id, w.checkpoint_ns, w.checkpoint_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM checkpoint_writes AS own
+    WHERE (own.thread_id, own.checkpoint_ns, own.checkpoint_id)
         = (target.thread_id, target.checkpoint_ns, target.checkpoint_id)
+    ORDER BY own.thread_id, own.checkpoint_ns, own.checkpoint_id, own.task_id, own.idx
+) AS w
 UNION ALL
 -- What a checkpoint that is asked for by name must be, as those that stand on it know.
 SELECT 'child', checkpoint_id, NULL, NULL, NULL, type, NULL, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
 
-from holdfast.checkpointing import Database
-from holdfast.checkpointing.memory import KnownCheckpoint, KnownList, Rung, ThreadMemory
+from holdfast.checkpointing import Database, pages
+from holdfast.checkpointing.memory import KnownCheckpoint, ThreadMemory
 from holdfast.checkpointing.packing import ListEdit, Source
+from holdfast.checkpointing.pages import KnownList, Rung
 from holdfast.checkpointing.serde import MessageSerializer, StrictSerializer
 
 DEEP = 8
@@ -45,11 +47,12 @@ class Channel:
 
     def put(self, messages: Messages, before: KnownList | None = None) -> list[bytes]:
         """Store a version; what it comes to when it is read."""
-        edit, listed, path = self.memory.edit(messages, self._store, before)
+        shared = before.shared(messages) if before else 0
+        edit, listed, path = self.memory.edit(messages, self._store, before, shared)
         source = Source("", "messages", str(len(self.known)))
         self.stored[source] = edit
-        path.append(Rung(edit.depth, source, len(listed.refs)))
-        known = KnownList(listed.messages, listed.refs, listed.contents, path)
+        path.append(Rung(edit.depth, source, len(listed)))
+        known = KnownList(listed.pages, path=path)
         self.known.append(known)
         self.memory.remember("", source.version, KnownCheckpoint("", lists={"messages": known}))
         self.memory.tidy()
@@ -139,10 +142,18 @@ CHANGES: list[Change] = [
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(0, 30), st.integers(1, 3), st.integers(0, 9)), max_size=40)
+    st.lists(
+        st.tuples(st.sampled_from(CHANGES), st.integers(0, 30), st.integers(1, 3), st.integers(0, 9)), max_size=40
+    ),
+    st.sampled_from([1, 2, 3, 7, pages.PAGE]),
 )
-def test_every_version_reads_as_what_was_put(steps: list[Step]) -> None:
-    """Whatever happens to a list of any length, and whichever version comes next."""
+def test_every_version_reads_as_what_was_put(steps: list[Step], page: int) -> None:
+    """Whatever happens to a list of any length, whichever version comes next, and wherever a page ends."""
+    with mock.patch.object(pages, "PAGE", page):
+        _stored_and_read(steps)
+
+
+def _stored_and_read(steps: list[Step]) -> None:
     channel, number = Channel(), 0
     current = said(6)
     history = [channel.step(current)]
@@ -151,7 +162,7 @@ def test_every_version_reads_as_what_was_put(steps: list[Step]) -> None:
         before = channel.known[-1]
         if fork == 0:  # from an older version
             before = channel.known[at % len(channel.known)]
-            current = list(before.messages)
+            current = [message for page in before.pages for message in page.messages]
         # Only what is near the end is compared in full at each step.
         position = at % (len(current) + 1) if change is not _mutate else max(0, len(current) - 1 - at % DEEP)
         current = change(current, position, said(count, number))
@@ -279,10 +290,38 @@ def test_what_a_node_changes_in_place_is_saved(db: Database, change: str, fresh:
     assert graph.get_state(config).values == returned
 
 
-def test_content_assigned_in_a_list_beyond_1024_is_stored_anew_in_its_turn() -> None:
+@pytest.mark.parametrize("begun", [0, 3])
+def test_content_assigned_in_a_list_beyond_1024_is_stored_anew_in_its_turn(begun: int) -> None:
     channel, messages = Channel(), said(3100)
-    channel.step(messages)
+    for _ in range(begun + 1):
+        channel.step(messages)
     messages[5].content = "something else"
-    for _ in range(4):
+    for _ in range(-(-(3100 - 1024) // 256)):
         channel.step(messages)
     assert channel.known[-1].refs[5] == digest(messages[5])
+
+
+def test_content_assigned_all_through_a_long_list_is_stored_anew_at_once() -> None:
+    """As by a node that shortens every old tool result in place: one of them is among the newest."""
+    channel, messages = Channel(), said(3100)
+    channel.step(messages)
+    for message in messages[5::7]:
+        message.content = "cut"
+    assert channel.step([*messages, *said(1, 9000)])[:-1] == [digest(message) for message in messages]
+
+
+@pytest.mark.parametrize("length", [1, 255, 256, 257, 600, 1200])
+def test_lists_that_share_pages_stay_what_they_were(length: int) -> None:
+    """Whatever comes to stand on a list, or is changed in one that does."""
+    channel, messages = Channel(), said(length)
+    channel.step(messages)
+    first = channel.known[0]
+    was = first.refs
+    longer, other = [*messages, *said(300, 5000)], [*messages[: length // 2], *said(300, 7000)]
+    assert channel.put(longer, first) == [digest(message) for message in longer]
+    assert channel.put(other, first) == [digest(message) for message in other]
+    messages[length // 3].content = "changed"
+    assert channel.put(longer, channel.known[1]) == [digest(message) for message in longer]
+    assert channel.put(messages, first) == [digest(message) for message in messages]
+    assert first.refs == was
+    assert [len(known) for known in channel.known] == [length, length + 300, length // 2 + 300, length + 300, length]

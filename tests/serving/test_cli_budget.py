@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.checkpointing import Budget, BudgetExceeded, Database
+from holdfast.checkpointing import Budget, BudgetExceeded, Database, InvalidBudget
 from holdfast.checkpointing.budgets import SetBudget, SpentWindow
 from holdfast.checkpointing.ledger import AUDITED
 from holdfast.checkpointing.spending import Reservation, Wanted
@@ -127,9 +128,17 @@ def test_where_there_is_nothing_it_says_so(holdfast: Run, capsys: Out) -> None:
         assert json.loads(capsys.readouterr().out) == []
 
 
-def test_no_scope_reaches_the_terminal_or_makes_a_line_of_its_own(holdfast: Run, db: Database, capsys: Out) -> None:
+def test_no_scope_reaches_the_terminal_or_makes_a_line_of_its_own(
+    holdfast: Run, db: Database, database_uri: str, capsys: Out
+) -> None:
+    """`Budget` takes names only; the tables may have been written by something else."""
     hostile = "\x1b[2J\r\nforged: [bold]line[/]"
-    reserve(db, "1", Budget(hostile))
+    with pytest.raises(InvalidBudget, match=r"not '\\x1b\[2J"):
+        Budget(hostile)
+    reserve(db, "1")
+    with psycopg.connect(database_uri, autocommit=True) as owner:
+        owner.execute("UPDATE holdfast.windows SET scope = %s", [hostile])
+        owner.execute("UPDATE holdfast.reservations SET scopes = ARRAY[%s]", [hostile])
     for command in ("list", "outstanding"):
         assert holdfast("budget", command) == 0
         printed = capsys.readouterr().out
