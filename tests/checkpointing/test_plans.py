@@ -26,3 +26,14 @@ def test_writes_are_found_by_their_checkpoint(
         plan = "\n".join(line for (line,) in connection.execute(b"EXPLAIN " + SQL[name], parameters))
     assert "using checkpoint_writes_pkey on checkpoint_writes" in plan
     assert "checkpoint_writes_thread_id_idx" not in plan
+
+
+def test_no_table_of_ours_offers_a_thread_s_rows_where_one_is_wanted(database_uri: str) -> None:
+    """Two indexes that begin with the same column are the same to a planner that knows nothing of the table."""
+    with psycopg.connect(database_uri, autocommit=True) as connection:
+        found = connection.execute(
+            "SELECT indrelid::regclass::text, indkey[0], count(*) FROM pg_index"
+            " JOIN pg_class ON pg_class.oid = indrelid WHERE relnamespace = 'holdfast'::regnamespace"
+            " GROUP BY 1, 2 HAVING count(*) > 1"
+        ).fetchall()
+    assert found == []
