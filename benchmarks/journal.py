@@ -20,6 +20,7 @@ from _server import in_child, new_database, peak_of_children, server
 THREADS = (1, 16, 64)
 CALLS = {1: 600, 16: 60, 64: 30}
 """Of each thread."""
+LONG = 4000
 
 
 def main() -> int:
@@ -30,7 +31,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the calls; its figures have no floors")
     given = parser.parse_args()
     with server() as uri:
-        figures = _measured(uri, given.quick)
+        figures = [*_measured(uri, given.quick), _long(uri, given.quick)]
     print(peak_of_children())
     return shown(figures, check=(given.check or given.guard) and not given.quick, guarded=given.guard)
 
@@ -73,6 +74,17 @@ def _measured(uri: str, quick: bool) -> list[Figure]:
         Figure("the same, 16 threads", rates["effect, 16"] / rates["DBOS step, 16"], least=1, guard=0.6),
         Figure("the same, 64 threads", rates["effect, 64"] / rates["DBOS step, 64"], least=5, guard=2),
     ]
+
+
+def _long(uri: str, quick: bool) -> Figure:
+    say("one long thread")
+    with new_database(uri) as one:
+        durations = in_child(ours, one, 1, LONG // 10 if quick else LONG).durations
+    first, last = statistics.median(durations[:100]), statistics.median(durations[-100:])
+    print(
+        f"the calls of a thread of {len(durations)}: p50 of the first hundred {_ms(first)} ms, the last {_ms(last)} ms"
+    )
+    return Figure(f"{LONG} calls: last hundred / first hundred", last / first, most=1.3, guard=1.8)
 
 
 def _print(commit: list[float], bare: Calls, columns: dict[str, Calls]) -> None:
