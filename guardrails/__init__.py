@@ -21,6 +21,7 @@ from .routing import Route, RoutedModelFailed, RoutingMiddleware
 from .scopes import BudgetNeedsLedger, UnknownScope
 from .steps import StepTrackerMiddleware
 from .steps_count import CallNotFound, StepState
+from .trust import Bar, InvalidTrustRule, Standing, TrustRule, wilson_lower
 from .wrapping_up import PARTIAL, partial_of
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "AnswerMiddleware",
     "AppriseNotifier",
     "AudienceTransformer",
+    "Bar",
     "Budget",
     "BudgetAlert",
     "BudgetExceeded",
@@ -40,6 +42,7 @@ __all__ = [
     "CallNotFound",
     "InvalidBudget",
     "InvalidNotifier",
+    "InvalidTrustRule",
     "JournalMiddleware",
     "JournalNeedsSaver",
     "Located",
@@ -58,9 +61,11 @@ __all__ = [
     "Route",
     "RoutedModelFailed",
     "RoutingMiddleware",
+    "Standing",
     "StepState",
     "StepTrackerMiddleware",
     "ToolPrice",
+    "TrustRule",
     "UnknownScope",
     "UnpricedModel",
     "avisible_stream",
@@ -73,4 +78,5 @@ __all__ = [
     "quoted_spans",
     "visible_stream",
     "visible_value",
+    "wilson_lower",
 ]
