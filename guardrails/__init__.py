@@ -12,7 +12,7 @@ from .envelope import ResultNotKept
 from .journaled_model import journaled
 from .journaling import JournalMiddleware
 from .model_errors import MalformedAnswer, ModelCallFailed, ModelErrorMiddleware, is_transient
-from .notify import AppriseNotifier, InvalidNotifier, LogNotifier, NotDelivered, Notifier
+from .notify import AppriseNotifier, InvalidNotifier, LogNotifier, Message, NotDelivered, Notifier
 from .paying import ToolPrice
 from .placing import JournalNeedsSaver, OnDoubt
 from .prices import Price, Prices, UnpricedModel
@@ -22,6 +22,7 @@ from .scopes import BudgetNeedsLedger, UnknownScope
 from .steps import StepTrackerMiddleware
 from .steps_count import CallNotFound, StepState
 from .trust import Bar, InvalidTrustRule, Standing, TrustRule, wilson_lower
+from .webhook import InvalidWebhook, Webhook
 from .wrapping_up import PARTIAL, partial_of
 
 __all__ = [
@@ -43,11 +44,13 @@ __all__ = [
     "InvalidBudget",
     "InvalidNotifier",
     "InvalidTrustRule",
+    "InvalidWebhook",
     "JournalMiddleware",
     "JournalNeedsSaver",
     "Located",
     "LogNotifier",
     "MalformedAnswer",
+    "Message",
     "ModelCallFailed",
     "ModelErrorMiddleware",
     "NotDelivered",
@@ -68,6 +71,7 @@ __all__ = [
     "TrustRule",
     "UnknownScope",
     "UnpricedModel",
+    "Webhook",
     "avisible_stream",
     "effect",
     "idempotency_key",

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from ..checkpointing.errors import HoldfastError
 from .alerts import AlertRule, BudgetAlert, Past, judge, past
-from .notify import LogNotifier, Notifier
+from .notify import LogNotifier, Message, Notifier
 from .runway import Unit
 
+M = TypeVar("M", bound=Message)
 _log: Final = logging.getLogger("holdfast.budget")
 _WAITING: Final = 256
 _LAST: Final = 5.0
@@ -48,7 +49,7 @@ class AlertDesk:
         rule: AlertRule | None = None,
         clock: Callable[[], datetime] = _now,
     ) -> None:
-        self._courier = Courier([LogNotifier()] if notifiers is None else notifiers)
+        self._courier: Courier[BudgetAlert] = Courier([LogNotifier()] if notifiers is None else notifiers)
         self._rule = rule or AlertRule()
         self._clock = clock
         self._lock = threading.Lock()
@@ -134,23 +135,23 @@ class AlertDesk:
         return hour == self._hour
 
 
-class Courier:
-    """Takes alerts to notifiers in one thread of its own, which a program's end waits for a few seconds only.
+class Courier(Generic[M]):
+    """Takes messages to notifiers in one thread of its own, which a program's end waits for a few seconds only.
 
     Not a thread pool: its exit waits for everything that is queued, and a service that is gone would hold it.
     """
 
-    def __init__(self, notifiers: Sequence[Notifier]) -> None:
+    def __init__(self, notifiers: Sequence[Notifier[M]]) -> None:
         self._notifiers = tuple(notifiers)
         self.forked()
 
     def forked(self) -> None:
         """Begin anew: a parent's thread did not come along, and what it queued is the parent's to send."""
         self._change = threading.Condition()
-        self._waiting: deque[BudgetAlert] = deque()
+        self._waiting: deque[M] = deque()
         self._thread: threading.Thread | None = None
 
-    def carry(self, alert: BudgetAlert) -> None:
+    def carry(self, alert: M) -> None:
         """Queue an alert; one too many is dropped, with a line in the log."""
         with self._change:
             room = len(self._waiting) < _WAITING
@@ -172,7 +173,7 @@ class Courier:
             for notifier in self._notifiers:
                 _deliver(notifier, alert)
 
-    def _next(self) -> BudgetAlert | None:
+    def _next(self) -> M | None:
         with self._change:
             if self._waiting:
                 return self._waiting.popleft()
@@ -181,7 +182,7 @@ class Courier:
             return None
 
 
-def _deliver(notifier: Notifier, alert: BudgetAlert) -> None:
+def _deliver(notifier: Notifier[Any], alert: Message) -> None:
     try:
         notifier(alert)
     except Exception as error:

@@ -100,6 +100,22 @@ class BudgetAlert:
         """How many times the usual was spent."""
         return self.spent / self.usual
 
+    @property
+    def title(self) -> str:
+        return "Spending alert"
+
+    @property
+    def kind(self) -> str:
+        return "budget.alerted"
+
+    @property
+    def urgent(self) -> bool:
+        return True
+
+    @property
+    def identity(self) -> str:
+        return f"{self.scope} {self.unit} {self.window_start.isoformat()} {self.factor:.2f}"
+
     def __str__(self) -> str:
         spent, usual = (_amount(amount, self.unit) for amount in (self.spent, self.usual))
         since, times = f"{self.window_start.astimezone(UTC):%H:%M} UTC", _times(self.factor)

@@ -1,24 +1,66 @@
-"""Whom an alert is told: the log, and whatever service takes messages."""
+"""Who is told of alerts and of approvals: the log, and whatever service takes messages."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any, Final, Protocol
+
+from typing_extensions import TypeVar
 
 from ..checkpointing.errors import HoldfastError, MissingExtra
 from .alerts import BudgetAlert
 
-_log: Final = logging.getLogger("holdfast.budget")
-_FOREIGN: Final = ("apprise", "urllib3.connectionpool", "urllib3.util.retry", "requests_oauthlib", "oauthlib")
+_FOREIGN: Final = (
+    "apprise", "urllib3.connectionpool", "urllib3.util.retry", "requests_oauthlib", "oauthlib", "httpx", "httpcore",
+    "httpcore.connection", "httpcore.http11", "httpcore.proxy",
+)  # fmt: skip
 _delivering: ContextVar[bool] = ContextVar("holdfast_delivering", default=False)
 
 
-class Notifier(Protocol):
-    """Takes an alert somewhere; may block, and may fail, which harms nobody else."""
+class Message(Protocol):
+    """Something that people are to be told; its `str` is the text."""
 
-    def __call__(self, alert: BudgetAlert, /) -> None: ...
+    @property
+    def title(self) -> str:
+        """A few words."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What happened, as `budget.alerted` or `approval.requested`; the logger is named by what is before the dot."""
+        ...
+
+    @property
+    def at(self) -> datetime:
+        """When, in UTC."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """The same for the same event, however often it is sent."""
+        ...
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody has to do something."""
+        ...
+
+    def details(self) -> dict[str, Any]:
+        """As JSON."""
+        ...
+
+
+M_contra = TypeVar("M_contra", bound=Message, contravariant=True, default=BudgetAlert)
+
+
+class Notifier(Protocol[M_contra]):
+    """Takes an alert, or another message, somewhere; may block, and may fail, which harms nobody else."""
+
+    def __call__(self, alert: M_contra, /) -> None: ...
 
 
 class InvalidNotifier(HoldfastError):
@@ -38,11 +80,13 @@ class NotDelivered(HoldfastError):
 
 
 class LogNotifier:
-    """A warning on the logger `holdfast.budget`, with the alert's values as fields of the record."""
+    """A line on the logger `holdfast.budget` or `holdfast.approval`, with the message's values as fields."""
 
-    def __call__(self, alert: BudgetAlert, /) -> None:
-        fields = {f"budget_{name}": value for name, value in alert.details().items()}
-        _log.warning("%s", alert, extra=fields)
+    def __call__(self, alert: Message, /) -> None:
+        topic = alert.kind.partition(".")[0]
+        fields = {f"{topic}_{name}": value for name, value in alert.details().items()}
+        level = logging.WARNING if alert.urgent else logging.INFO
+        logging.getLogger(f"holdfast.{topic}").log(level, "%s", alert, extra=fields)
 
 
 class AppriseNotifier:
@@ -69,7 +113,7 @@ class AppriseNotifier:
         given = [urls] if isinstance(urls, str) else list(urls)
         if not given:
             raise InvalidNotifier(0, 0)
-        with _Quietly():
+        with quietly():
             self._services: list[Any] = [Apprise.instantiate(url) for url in given]
         for number, service in enumerate(self._services, 1):
             if service is None:
@@ -78,7 +122,7 @@ class AppriseNotifier:
     def __repr__(self) -> str:
         return f"AppriseNotifier({', '.join(map(_kind, self._services))})"
 
-    def __call__(self, alert: BudgetAlert, /) -> None:
+    def __call__(self, alert: Message, /) -> None:
         """Tell each service, the others as well if one fails.
 
         Raises:
@@ -92,11 +136,12 @@ class AppriseNotifier:
             raise NotDelivered("; ".join(failed))
 
 
-def _told(service: Any, alert: BudgetAlert) -> str | None:
+def _told(service: Any, alert: Message) -> str | None:
     """Tell a service; what went wrong, without its address."""
-    with _Quietly():
+    with quietly():
         try:
-            taken = service.notify(title="Spending alert", body=str(alert), notify_type="warning")
+            tone = "warning" if alert.urgent else "info"
+            taken = service.notify(title=alert.title, body=str(alert), notify_type=tone)
         except Exception as error:  # its text may hold the address
             return f"failed with {type(error).__name__}"
     return None if taken else "did not take the alert"
@@ -107,18 +152,18 @@ def _kind(service: Any) -> str:
     return str(service.service_name)
 
 
-class _Quietly:
-    """Drops what foreign loggers say meanwhile, in this thread: it may hold an address."""
-
-    def __enter__(self) -> None:
-        for name in _FOREIGN:
-            logger = logging.getLogger(name)
-            if _not_while_delivering not in logger.filters:
-                logger.addFilter(_not_while_delivering)
-        self._token = _delivering.set(True)
-
-    def __exit__(self, *_: object) -> None:
-        _delivering.reset(self._token)
+@contextmanager
+def quietly() -> Generator[None]:
+    """Drop what foreign loggers say meanwhile, in this thread: it may hold an address."""
+    for name in _FOREIGN:
+        logger = logging.getLogger(name)
+        if _not_while_delivering not in logger.filters:
+            logger.addFilter(_not_while_delivering)
+    token = _delivering.set(True)
+    try:
+        yield
+    finally:
+        _delivering.reset(token)
 
 
 def _not_while_delivering(_: logging.LogRecord) -> bool:

@@ -207,7 +207,7 @@ class Standing:
             "earned": self.earned,
             "cases": self.cases,
             "good": self.good,
-            **self.counts,
+            **{str(outcome): number for outcome, number in self.counts.items()},
             "clean": self.clean,
             "bound": round(self.bound, 4),
             "window": self.rule.window,
