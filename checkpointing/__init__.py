@@ -1,5 +1,6 @@
 """Durable facts in Postgres: the floor that everything else stands on."""
 
+from .approvals import Also, AlsoBlocking, Approvals
 from .audit import AuditEvent, AuditTrail, NewEvent, NothingAudited
 from .budgets import Budget, BudgetExceeded, InvalidBudget, SetBudget, SpentWindow
 from .chain import ChainFinding, ChainHead
@@ -27,6 +28,31 @@ from .ledger import Ledger, Outstanding
 from .messages import LoggedMessage
 from .migrate import SchemaDiffers, SchemaTooNew, SetupRefused
 from .records import JournalMismatch
+from .refusals import (
+    AlreadyDecided,
+    AlreadyVoted,
+    ArgumentsChanged,
+    DecisionNotAllowed,
+    DecisionRefused,
+    InvalidDecision,
+    NotADecider,
+    RequestExpired,
+    UnknownRequest,
+)
+from .requests import (
+    ApprovalRequest,
+    Change,
+    Decided,
+    DecisionType,
+    InvalidRequest,
+    InvalidTerms,
+    NewRequest,
+    OnExpiry,
+    RequestState,
+    Terms,
+    action_digest,
+    request_id_of,
+)
 from .rollback import UnknownCheckpoint
 from .saver import HoldfastSaver
 from .serde import InvalidEncryptionKey, NotDecrypted, StrictSerializer, TypeNotAllowed
@@ -47,6 +73,13 @@ from .visibility import (
 )
 
 __all__ = [
+    "AlreadyDecided",
+    "AlreadyVoted",
+    "Also",
+    "AlsoBlocking",
+    "ApprovalRequest",
+    "Approvals",
+    "ArgumentsChanged",
     "Audience",
     "AuditEvent",
     "AuditTrail",
@@ -54,6 +87,7 @@ __all__ = [
     "BudgetExceeded",
     "ChainFinding",
     "ChainHead",
+    "Change",
     "Charge",
     "CheckpointCorrupted",
     "Closing",
@@ -63,6 +97,10 @@ __all__ = [
     "Database",
     "DatabaseClosed",
     "DatabaseUnavailable",
+    "Decided",
+    "DecisionNotAllowed",
+    "DecisionRefused",
+    "DecisionType",
     "Document",
     "Documents",
     "Doubt",
@@ -73,7 +111,10 @@ __all__ = [
     "HoldfastStore",
     "InvalidBudget",
     "InvalidDatabaseURI",
+    "InvalidDecision",
     "InvalidEncryptionKey",
+    "InvalidRequest",
+    "InvalidTerms",
     "Journal",
     "JournalMismatch",
     "Lease",
@@ -84,12 +125,17 @@ __all__ = [
     "MissingExtra",
     "Nearest",
     "NewEvent",
+    "NewRequest",
+    "NotADecider",
     "NotDecrypted",
     "NotResumable",
     "NothingAudited",
     "NothingStored",
+    "OnExpiry",
     "Outstanding",
     "Passage",
+    "RequestExpired",
+    "RequestState",
     "Reservation",
     "SchemaDiffers",
     "SchemaTooNew",
@@ -98,6 +144,7 @@ __all__ = [
     "Severity",
     "SpentWindow",
     "StrictSerializer",
+    "Terms",
     "ThreadBusy",
     "ThreadChanged",
     "ThreadExists",
@@ -106,12 +153,15 @@ __all__ = [
     "TypeNotAllowed",
     "UnknownCheckpoint",
     "UnknownDocument",
+    "UnknownRequest",
     "UnknownVisibility",
     "UnreadablePolicy",
     "Visibility",
     "VisibilityPolicy",
     "Wanted",
+    "action_digest",
     "message_in",
+    "request_id_of",
     "strictest",
     "tagged",
 ]

@@ -27,6 +27,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
+from .approvals import Approvals
 from .bridge import Bridge
 from .committer import Committer
 from .connections import BlockingConnections, Connections, LoopConnections, ThreadConnections
@@ -168,6 +169,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self.journal = Journal(bridge, connections, grouped, self._durable, self.leases)
         self.run_keys = RunKeys(bridge, connections, self._durable, self.leases)
         self.ledger = Ledger(bridge, connections, grouped, self.leases.worker)
+        self.approvals = Approvals(bridge, connections, self.leases.worker)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
         self._encoder = Encoder(serde, policy, self._memory, self.leases)
         self.upkeep = Upkeep(self._loader, self._memory, connections)
