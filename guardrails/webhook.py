@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from ..checkpointing.errors import HoldfastError, MissingExtra
 from .notify import Message, NotDelivered, quietly
@@ -150,13 +151,11 @@ def _checked(url: str) -> str:
     import httpx
 
     try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
-        parsed = None
-    if parsed is None or parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InvalidWebhook(
-            "the address of the webhook must be https://host/path (it is not shown, as it may be secret)"
-        )
+        usable = urlsplit(url).hostname and httpx.URL(url).scheme in ("http", "https")
+    except (httpx.InvalidURL, ValueError):
+        usable = False
+    if not usable:
+        raise InvalidWebhook("the address of the webhook must be https://host/path (it is not shown: it may be secret)")
     return url
 
 
