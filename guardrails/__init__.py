@@ -21,7 +21,7 @@ from .routing import Route, RoutedModelFailed, RoutingMiddleware
 from .scopes import BudgetNeedsLedger, UnknownScope
 from .steps import StepTrackerMiddleware
 from .steps_count import CallNotFound, StepState
-from .trust import Bar, InvalidTrustRule, Standing, TrustRule, wilson_lower
+from .trust import Bar, InvalidTrustRule, TrustRecord, TrustRule, wilson_lower
 from .webhook import InvalidWebhook, Webhook
 from .wrapping_up import PARTIAL, partial_of
 
@@ -64,10 +64,10 @@ __all__ = [
     "Route",
     "RoutedModelFailed",
     "RoutingMiddleware",
-    "Standing",
     "StepState",
     "StepTrackerMiddleware",
     "ToolPrice",
+    "TrustRecord",
     "TrustRule",
     "UnknownScope",
     "UnpricedModel",

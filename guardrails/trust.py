@@ -107,7 +107,7 @@ class TrustRule:
         """What a ring demands; ring 0 nothing."""
         return {0: Bar(0.0, 0), 1: self.reviewed, 2: self.automatic}[ring]
 
-    def judge(self, evidence: Evidence) -> Standing:
+    def judge(self, evidence: Evidence) -> TrustRecord:
         """The ring that the evidence gives, and the numbers that it follows from."""
         cases = evidence.cases[: self.window]
         counts: dict[Outcome, int] = dict.fromkeys(SEVERITY, 0)
@@ -116,7 +116,7 @@ class TrustRule:
         good, clean = _counted(cases)
         bound = wilson_lower(good, len(cases), self.z)
         earned = max(ring for ring in RINGS if _reaches(bound, clean, self.bar(ring)))
-        return Standing(
+        return TrustRecord(
             evidence=evidence, rule=self, counts=counts, good=good, clean=clean, bound=bound, earned=earned,
             ring=pinned(earned, evidence),
         )  # fmt: skip
@@ -161,7 +161,7 @@ def pinned(earned: Ring, evidence: Evidence) -> Ring:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class TrustRecord:
     """Where a tool's calls of one kind stand, in numbers."""
 
     evidence: Evidence
