@@ -20,6 +20,7 @@ from .errors import (
     ThreadChanged,
     UnknownDocument,
 )
+from .evidence import AutomaticRun, Case, Evidence, InvalidEvidence, NotReviewable, Outcome, Pin, Place, Ring
 from .findings import Finding, Severity
 from .integrity import CheckpointCorrupted, Damage
 from .journal import Doubt, Journal
@@ -59,6 +60,7 @@ from .serde import InvalidEncryptionKey, NotDecrypted, StrictSerializer, TypeNot
 from .spending import Charge, Closing, Nearest, Reservation, Wanted
 from .store import HoldfastStore
 from .threads import ThreadRecord, Threads
+from .trust import Trust
 from .upkeep import ThreadExists
 from .verify import NothingStored
 from .visibility import (
@@ -83,8 +85,10 @@ __all__ = [
     "Audience",
     "AuditEvent",
     "AuditTrail",
+    "AutomaticRun",
     "Budget",
     "BudgetExceeded",
+    "Case",
     "ChainFinding",
     "ChainHead",
     "Change",
@@ -105,6 +109,7 @@ __all__ = [
     "Documents",
     "Doubt",
     "EmbeddedPostgresFailed",
+    "Evidence",
     "Finding",
     "HoldfastError",
     "HoldfastSaver",
@@ -113,6 +118,7 @@ __all__ = [
     "InvalidDatabaseURI",
     "InvalidDecision",
     "InvalidEncryptionKey",
+    "InvalidEvidence",
     "InvalidRequest",
     "InvalidTerms",
     "Journal",
@@ -129,14 +135,19 @@ __all__ = [
     "NotADecider",
     "NotDecrypted",
     "NotResumable",
+    "NotReviewable",
     "NothingAudited",
     "NothingStored",
     "OnExpiry",
+    "Outcome",
     "Outstanding",
     "Passage",
+    "Pin",
+    "Place",
     "RequestExpired",
     "RequestState",
     "Reservation",
+    "Ring",
     "SchemaDiffers",
     "SchemaTooNew",
     "SetBudget",
@@ -150,6 +161,7 @@ __all__ = [
     "ThreadExists",
     "ThreadRecord",
     "Threads",
+    "Trust",
     "TypeNotAllowed",
     "UnknownCheckpoint",
     "UnknownDocument",

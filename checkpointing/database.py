@@ -260,6 +260,7 @@ class Database:
         self.journal = self.saver.journal
         self.ledger = self.saver.ledger
         self.approvals = self.saver.approvals
+        self.trust = self.saver.trust
         self._care = Care(self.saver.upkeep)
         self.store = HoldfastStore(self._bridge, AsyncPostgresStore(self._pool))
         self.documents = Documents(self._bridge, self._pool)

@@ -48,6 +48,7 @@ from .runkeys import RunKeys
 from .runs import current_run
 from .serde import MessageSerializer, StrictSerializer
 from .statements import statements
+from .trust import Trust
 from .upkeep import Upkeep
 from .visibility import VisibilityPolicy
 from .writing import Encoder
@@ -170,12 +171,16 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self.run_keys = RunKeys(bridge, connections, self._durable, self.leases)
         self.ledger = Ledger(bridge, connections, grouped, self.leases.worker)
         self.approvals = Approvals(bridge, connections, self.leases.worker)
+        self.trust = Trust(bridge, connections, self.leases.worker, self._approval_time)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
         self._encoder = Encoder(serde, policy, self._memory, self.leases)
         self.upkeep = Upkeep(self._loader, self._memory, connections)
 
     def _now(self) -> datetime | None:
         return self.ledger.clock()
+
+    def _approval_time(self) -> datetime | None:
+        return self.approvals.clock()
 
     def setup(self) -> Done:
         """Create or upgrade the tables, however many do so at once; done when it returns, and may be awaited.

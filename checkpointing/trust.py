@@ -171,9 +171,7 @@ class Trust:
     async def areview(self, request_id: str, *, by: str, why: str = "", rule: Rule[Any] | None = None) -> None:
         await self._bridge.acall_to_end(self._say, request_id, "fine", by, why, rule)
 
-    def verified(
-        self, request_id: str, *, passed: bool, by: str, why: str = "", rule: Rule[Any] | None = None
-    ) -> None:
+    def verified(self, request_id: str, *, passed: bool, by: str, why: str = "", rule: Rule[Any] | None = None) -> None:
         """Say what a check of a call's result found. One that failed counts as a case; one that passed is counted only.
 
         Raises:
@@ -186,9 +184,7 @@ class Trust:
     ) -> None:
         await self._bridge.acall_to_end(self._say, request_id, "passed" if passed else "failed", by, why, rule)
 
-    def to_review(
-        self, tool: str | None = None, *, pattern: str | None = None, limit: int = 200
-    ) -> list[AutomaticRun]:
+    def to_review(self, tool: str | None = None, *, pattern: str | None = None, limit: int = 200) -> list[AutomaticRun]:
         """Automatic runs that are put up for review and have none, oldest first."""
         return self._bridge.call(self._to_review, tool, pattern, limit)
 
@@ -324,11 +320,12 @@ class Trust:
                 raise NotReviewable(f"the action of request {request_id!r} ({tool}) was not carried out: it is {state}")
             before = (yield SQL["was_reviewed"], said) if kind == "fine" else []
             if before or not (yield SQL["add_fact"], {**said, **key, "at": self._clock()}):
-                what = {"fine": "reviewed"}.get(before[0][0] if before else kind, "said to be " + kind)
+                found = before[0][0] if before else kind
+                what = "reviewed" if found == "fine" else f"said to be {found}"
                 raise NotReviewable(f"request {request_id!r} ({tool}) was {what} before; nothing was changed")
             if kind in ("fine", "incident"):
                 yield SQL["mark_reviewed"], {**said, "at": self._clock()}
-            details = {**key, "request": request_id, "why": said["why"]}
+            details: dict[str, Any] = {**key, "request": request_id, "why": said["why"]}
             if kind in ("passed", "failed"):
                 details["passed"] = kind == "passed"
             event = {"fine": "trust.reviewed", "incident": "trust.incident"}.get(kind, "trust.verified")
@@ -422,5 +419,3 @@ def _loaded(written: Any) -> Mapping[str, str] | None:
 
 def _all(name: str, parameters: Mapping[str, Any]) -> Steps[Rows]:
     return (yield SQL[name], parameters)
-
-
