@@ -8,12 +8,14 @@ from typing import Any, Final
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.messages import ToolCall
 from langchain_core.tools import BaseTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
 from ..checkpointing.errors import HoldfastError
-from ..checkpointing.requests import ApprovalRequest, NewRequest, action_digest
+from ..checkpointing.forms import TEXT
+from ..checkpointing.requests import ApprovalRequest, InvalidRequest, NewRequest, action_digest
+from ..checkpointing.verdicts import row_of
 from .actions import Action, Work, acarry_out, carry_out, never
 from .gating import settled
 from .knowing import known, waiting_turn
@@ -24,7 +26,7 @@ from .standing import ApprovalNeedsSaver, Standing, standing
 from .steps_count import messages_of
 from .steps_text import noted
 from .stops import stopping
-from .verdicts import note_of, verdicts, with_note
+from .verdicts import note_of, unshown, verdicts, with_note
 
 MESSAGES: Final = "messages"
 
@@ -128,12 +130,15 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         place = standing()
         if place is None:
             raise ApprovalNeedsSaver
-        requests = yield from settled(place, partial(self._made, place, state, calls), list(map(_id, calls)))
-        update = self._update(turn, requests)
+        problems = {_id(call): unrecordable(call) for call in calls}
+        shown = [call for call in calls if problems[_id(call)] is None]
+        requests = yield from settled(place, partial(self._made, place, state, shown), list(map(_id, shown)))
+        strange = [unshown(call, problem) for call in calls if (problem := self._refused(call, problems)) is not None]
+        update = [*verdicts(turn, requests), *strange]
         return {self._key: update} if update else None
 
-    def _update(self, turn: AIMessage, requests: Sequence[ApprovalRequest]) -> list[BaseMessage]:
-        return verdicts(turn, requests)
+    def _refused(self, call: ToolCall, problems: Mapping[str, str | None]) -> str | None:
+        return None if self.policies[call["name"]].never else problems[_id(call)]
 
     def _made(self, place: Standing, state: Any, calls: Sequence[ToolCall]) -> Work[list[NewRequest]]:
         """A request for each call of the turn, waived or not; none if nobody is ever asked about any of them."""
@@ -152,11 +157,11 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
                     call_id=_id(call),
                     name=call["name"],
                     arguments=call["args"],
-                    description=policy.described(call) if judged.ask else "",
+                    description=policy.described(call)[:TEXT] if judged.ask else "",
                     context=about.of(more, judged.why) if judged.ask else {},
                     schema=self._schemas.of(call["name"]) if judged.ask else None,
                     terms=judged.terms or policy.terms,
-                    waived=None if judged.ask else judged.why or "its policy does not ask",
+                    waived=None if judged.ask else (judged.why or "its policy does not ask")[:TEXT],
                     **place.facts,
                 )
             )
@@ -183,13 +188,24 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         return noted(result, call["id"], self._key, lambda message: with_note(message, note))
 
 
+def unrecordable(call: ToolCall) -> str | None:
+    """Why a call cannot be put on record: a model may make up any name, and arguments of any size."""
+    try:
+        row_of(NewRequest(thread_id="", task_id="", call_id=_id(call), name=call["name"], arguments=call["args"]))
+    except InvalidRequest as error:
+        return str(error)
+    return None
+
+
 def unapproved(call: ToolCall, found: ApprovalRequest | None) -> str | None:
     """Why a call may not be made; None if it may."""
     if found is None:
         return "nobody was asked about it"
     if not found.granted:
         return f"it is {found.state}"
-    if action_digest(call["name"], call["args"]) != action_digest(found.name, found.final_arguments):
+    # The record may hold the arguments in another form: Postgres keeps no NUL.
+    approved = found.digest if found.edited is None else action_digest(found.name, found.edited)
+    if action_digest(call["name"], call["args"]) != approved:
         return f"it is not the call that was {found.state}: its name or arguments have changed"
     return None
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
+from typing import Any, Final
 
 from ..checkpointing.errors import HoldfastError
+from ..checkpointing.forms import ARGUMENTS, TEXT, Unfit, meets, stored
 from ..checkpointing.requests import ApprovalRequest, DecisionType
+from ..checkpointing.visibility import is_mapping
 from .model_errors import brief
 
 NUDGE: Final[Mapping[str, str]] = {"holdfast": "decided"}
@@ -58,18 +57,18 @@ def understood(answer: Any, requests: Sequence[ApprovalRequest]) -> dict[str, Sa
     if answer == NUDGE:
         return {}
     given: Any = answer
-    if isinstance(answer, Mapping):
+    if is_mapping(answer):
         if "decisions" in answer:
-            given = cast("object", answer["decisions"])
+            given = answer["decisions"]
             if not isinstance(given, list):
                 raise InvalidReply(f"decisions must be a list, not {brief(repr(given), 60)}; {HOW}")
         elif "type" in answer:
             given = [answer]
         else:
-            return _by_id(cast("Mapping[Any, Any]", answer), requests)
+            return _by_id(answer, requests)
     if not isinstance(given, list):
         raise InvalidReply(f"{brief(repr(answer), 60)} is no answer; {HOW}")
-    decisions = cast("list[Any]", given)
+    decisions: list[Any] = given
     return {
         request.request_id: _said(one, request)
         for request, one in zip(_meant(requests, len(decisions)), decisions, strict=True)
@@ -110,9 +109,9 @@ def _settled_at(request: ApprovalRequest) -> datetime:
 
 def _said(one: Any, request: ApprovalRequest) -> Said:
     about = f"the decision on {request.name}"
-    if not isinstance(one, Mapping):
+    if not is_mapping(one):
         raise InvalidReply(f"{about} must be a mapping with a type, not {brief(repr(one), 60)}; {HOW}")
-    given = cast("Mapping[str, Any]", one)
+    given: Mapping[str, Any] = one
     kind = given.get("type")
     type_ = _TYPES.get(kind) if isinstance(kind, str) else None
     if type_ is None or type_ not in request.terms.allowed:
@@ -124,7 +123,7 @@ def _said(one: Any, request: ApprovalRequest) -> Said:
     if type_ == "respond":
         # agent-inbox sends the text of a response as its `args`.
         text = _message({"message": given.get("message", given.get("args"))}, about)
-        if not text:
+        if not text.strip():
             raise InvalidReply(f"{about} is to respond, and has no message")
         return Said(type=type_, message=text)
     return Said(type=type_, message=_message(given, about))
@@ -134,14 +133,16 @@ def _message(given: Mapping[str, Any], about: str) -> str:
     message = given.get("message")
     if message is not None and not isinstance(message, str):
         raise InvalidReply(f"{about} has a message that is no text: {brief(repr(message), 60)}")
+    if message is not None and len(message) > TEXT:
+        raise InvalidReply(f"{about} has a message of more than {TEXT:,} characters")
     return message or ""
 
 
 def _edited(given: Mapping[str, Any], request: ApprovalRequest, about: str) -> Mapping[str, Any]:
     action = given.get("edited_action", given.get("args"))
-    if not isinstance(action, Mapping):
+    if not is_mapping(action):
         raise InvalidReply(f'{about} is to edit, and has no edited_action {{"name": ..., "args": {{...}}}}')
-    edited = cast("Mapping[str, Any]", action)
+    edited: Mapping[str, Any] = action
     name: Any = request.name
     arguments: Any = edited
     if "edited_action" in given or edited.keys() == {"action", "args"}:  # agent-inbox: with the action's name, or not
@@ -149,28 +150,16 @@ def _edited(given: Mapping[str, Any], request: ApprovalRequest, about: str) -> M
         arguments = edited.get("args", edited.get("arguments"))
     if name != request.name:
         raise InvalidReply(f"{about} would edit it into {brief(repr(name), 60)}; an edit keeps the action")
-    if not isinstance(arguments, Mapping):
+    if not is_mapping(arguments):
         raise InvalidReply(f"{about} is to edit, and its args are no mapping: {brief(repr(arguments), 60)}")
-    whole = dict(cast("Mapping[str, Any]", arguments))
-    if problem := unfit(whole, request.schema):
-        raise InvalidReply(f"{about} is to edit, and the arguments cannot be used: {problem}")
-    return whole
-
-
-def unfit(arguments: Mapping[str, Any], schema: Mapping[str, Any] | None) -> str | None:
-    """Why arguments do not fit a schema; None if they do.
-
-    >>> unfit({"usd": "many"}, {"properties": {"usd": {"type": "number"}}})
-    "$.usd: 'many' is not of type 'number'"
-    """
-    if schema is None:
-        return None
+    whole: dict[str, Any] = {**arguments}
     try:
-        Draft202012Validator.check_schema(schema)
-        error = next(iter(Draft202012Validator(schema).iter_errors(arguments)), None)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType]
-    except SchemaError as wrong:
-        return f"their schema is none: {brief(str(wrong.message), 200)}"
-    return None if error is None else f"{error.json_path}: {brief(str(error.message), 200)}"
+        stored(whole, ARGUMENTS)
+        if request.schema is not None:
+            meets(whole, request.schema)
+    except Unfit as unfit:
+        raise InvalidReply(f"{about} is to edit, and the arguments cannot be used: {unfit}") from unfit
+    return whole
 
 
 def _plural(count: int, what: str = "decision") -> str:

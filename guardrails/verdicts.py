@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any, Final
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 
 from ..checkpointing.requests import ApprovalRequest
 from .model_errors import brief
@@ -23,6 +23,12 @@ def verdicts(turn: AIMessage, requests: Sequence[ApprovalRequest]) -> list[BaseM
     edits = {request.call_id: dict(request.final_arguments) for request in requests if request.state == "edited"}
     answers = [_answer(request) for request in requests if not request.granted]
     return [*([edited(turn, edits)] if edits else []), *answers]
+
+
+def unshown(call: ToolCall, problem: str) -> ToolMessage:
+    """The answer to a call that nobody can be asked about."""
+    text = f"Not called: nobody can be asked to approve this call. {brief(problem)}"
+    return ToolMessage(text, name=call["name"], tool_call_id=call["id"] or "", status="error")
 
 
 def refusal(request: ApprovalRequest) -> str:
@@ -65,10 +71,7 @@ def with_note(message: ToolMessage, note: str) -> ToolMessage:
 
 def edited(turn: AIMessage, edits: Mapping[str, Mapping[str, Any]]) -> AIMessage:
     """A turn with other arguments of some calls, wherever providers have them stand."""
-    calls = [
-        {**call, "args": dict(edits[call["id"]])} if call["id"] in edits else call  # pyright: ignore[reportArgumentType]
-        for call in turn.tool_calls
-    ]
+    calls = [{**call, "args": dict(edits.get(call["id"] or "", call["args"]))} for call in turn.tool_calls]
     update: dict[str, Any] = {"tool_calls": calls}
     if isinstance(turn.content, list):
         update["content"] = [_block(block, edits) for block in turn.content]
