@@ -68,6 +68,13 @@ class Approvals:
     async def aof_task(self, thread_id: str, task_id: str) -> list[ApprovalRequest]:
         return await self._bridge.acall(self._of_task, thread_id, task_id)
 
+    def of_call(self, thread_id: str, call_id: str) -> ApprovalRequest | None:
+        """The newest request about a tool call, whichever task asked; None if none did."""
+        return self._bridge.call(self._of_call, thread_id, call_id)
+
+    async def aof_call(self, thread_id: str, call_id: str) -> ApprovalRequest | None:
+        return await self._bridge.acall(self._of_call, thread_id, call_id)
+
     def get(self, request_id: str) -> ApprovalRequest:
         """A request as it stands.
 
@@ -159,6 +166,11 @@ class Approvals:
 
     async def _of_task(self, thread_id: str, task_id: str) -> list[ApprovalRequest]:
         return await self._listed("of_task", {"thread": thread_id, "task": task_id})
+
+    async def _of_call(self, thread_id: str, call_id: str) -> ApprovalRequest | None:
+        if not findable(thread_id, call_id):
+            return None
+        return next(iter(await self._listed("of_call", {"thread": thread_id, "call": call_id})), None)
 
     async def _get(self, request_id: str) -> ApprovalRequest:
         check_id(request_id)

@@ -31,6 +31,7 @@ from .approvals import Approvals
 from .bridge import Bridge
 from .committer import Committer
 from .connections import BlockingConnections, Connections, LoopConnections, ThreadConnections
+from .costs import Costs
 from .deltas import delta_history
 from .durable import Durable
 from .grouping import Grouped
@@ -161,7 +162,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._foreign_loop = getattr(self, "_foreign_loop", None)
         self._bridge = bridge
         self._connections = connections
-        self._policy = policy
+        self.policy = policy
         self._memory = Memory()
         self.leases = Leases(bridge, connections, lease_ttl, owner=self)
         self._durable = Durable()
@@ -170,6 +171,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self.journal = Journal(bridge, connections, grouped, self._durable, self.leases)
         self.run_keys = RunKeys(bridge, connections, self._durable, self.leases)
         self.ledger = Ledger(bridge, connections, grouped, self.leases.worker)
+        self.costs = Costs(bridge, connections)
         self.approvals = Approvals(bridge, connections, self.leases.worker)
         self.trust = Trust(bridge, connections, self.leases.worker, self._approval_time)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
