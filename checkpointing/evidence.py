@@ -82,10 +82,10 @@ class Evidence:
     pin: Pin | None = None
     unreviewed: int = 0
     """Automatic runs that were put up for review, of which nobody has said anything yet."""
-    automatic: int = 0
-    """Calls that were made without being asked about. They are no evidence."""
-    checks_passed: int = 0
-    checks_failed: int = 0
+    automatic: int | None = None
+    """Calls that were made without being asked about. They are no evidence. None: not counted, as the next two."""
+    checks_passed: int | None = None
+    checks_failed: int | None = None
     """Of declared checks and of verifications after; those that failed are cases, too."""
 
 

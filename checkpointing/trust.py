@@ -370,7 +370,7 @@ def _found(key: Mapping[str, str], window: int, *, tally: bool = False) -> Steps
     ]
     pins = yield SQL["pin"], key
     unreviewed = (yield SQL["unreviewed"], key)[0][0]
-    counts: Sequence[int] = (yield SQL["tally"], key)[0] if tally else (0, 0, 0)
+    counts: Sequence[int | None] = (yield SQL["tally"], key)[0] if tally else (None, None, None)
     return Evidence(
         **key, cases=cases, pin=_pin(*pins[0]) if pins else None, unreviewed=unreviewed, automatic=counts[0],
         checks_passed=counts[1], checks_failed=counts[2],

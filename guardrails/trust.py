@@ -202,6 +202,7 @@ class TrustRecord:
     def numbers(self) -> dict[str, Any]:
         """All of it as plain data, for the record and for programs."""
         upper = None if self.earned == RINGS[-1] else RINGS[self.earned + 1]
+        tally = {name: getattr(self.evidence, name) for name in ("automatic", "checks_passed", "checks_failed")}
         return {
             "ring": self.ring,
             "earned": self.earned,
@@ -217,9 +218,7 @@ class TrustRecord:
             "next_clean": None if upper is None else self.rule.bar(upper).clean,
             "missing": self.missing,
             "unreviewed": self.evidence.unreviewed,
-            "automatic": self.evidence.automatic,
-            "checks_passed": self.evidence.checks_passed,
-            "checks_failed": self.evidence.checks_failed,
+            **{name: number for name, number in tally.items() if number is not None},
         }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, cast
 
 from langchain_core.messages import ToolCall
 
-from ..checkpointing.evidence import NAME, InvalidEvidence, named
+from ..checkpointing.evidence import InvalidEvidence, named
 from .actions import Action, Work
 from .model_errors import brief
 from .policies import InvalidPolicy, Judgement
@@ -102,8 +102,9 @@ def _pattern(tool: str, arguments: Mapping[str, Any], pattern: Callable[[Mapping
     Raises:
         InvalidEvidence: the function fails, or gives what is no name.
     """
+    named("tool", tool)
     if pattern is None:
-        return named("tool", tool[:NAME])
+        return tool
     try:
         found: object = pattern(arguments)
     except Exception as error:  # whatever a model's arguments do to it
