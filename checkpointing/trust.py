@@ -193,6 +193,17 @@ class Trust:
     ) -> list[AutomaticRun]:
         return await self._bridge.acall(self._to_review, tool, pattern, limit)
 
+    def place_of(self, request_id: str) -> Place:
+        """Of which tool and kind of action a request is.
+
+        Raises:
+            UnknownRequest: there is none.
+        """
+        return self._bridge.call(self._place_of, request_id)
+
+    async def aplace_of(self, request_id: str) -> Place:
+        return await self._bridge.acall(self._place_of, request_id)
+
     def places(self, tool: str | None = None) -> list[Place]:
         """Every kind of action of which something is known, of one tool or of all."""
         return self._bridge.call(self._places, tool)
@@ -344,6 +355,12 @@ class Trust:
             )
             for row in rows
         ]  # fmt: skip
+
+    async def _place_of(self, request_id: str) -> Place:
+        rows = await run_again(self._connections, lambda: _all("call", {"request": request_id}))
+        if not rows:
+            raise UnknownRequest(request_id)
+        return Place(tool=rows[0][0], pattern=rows[0][1])
 
     async def _places(self, tool: str | None) -> list[Place]:
         rows = await run_again(self._connections, lambda: _all("known", {"tool": tool}))

@@ -60,6 +60,14 @@ class NotOutstanding(HoldfastError):
         )
 
 
+class NotPinned(HoldfastError):
+    """A pin was to be taken away that nobody has set."""
+
+    def __init__(self, tool: str, pattern: str | None) -> None:
+        kind = f" ({pattern})" if pattern else ""
+        super().__init__(f"{tool!r}{kind} is not pinned; `holdfast trust list` shows what is")
+
+
 class InvalidPrice(HoldfastError):
     """The text says no price of a model."""
 
