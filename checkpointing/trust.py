@@ -212,7 +212,8 @@ class Trust:
         return await self._bridge.acall(self._places, tool)
 
     async def _evidence(self, tool: str, pattern: str | None, window: int, tally: bool) -> Evidence:
-        key = _key(tool, pattern)
+        # Whatever name a model has made up may be on record.
+        key = {"tool": tool, "pattern": tool if pattern is None else pattern}
         return await run_again(self._connections, lambda: _found(key, window, tally=tally))
 
     async def _judge(self, tool: str, rule: Rule[J], pattern: str | None, by: str | None) -> J:

@@ -44,24 +44,24 @@ def lines(record: TrustRecord) -> Iterator[str]:
     counts, evidence, rule = record.counts, record.evidence, record.rule
     yield render.one_line(f"{subject(record)}: ring {record.ring}{_pinned(record)}")
     yield (
-        f"  cases        {record.cases} of the newest {rule.window}: {counts['approved']} approved, {counts['fine']} "
+        f"  cases         {record.cases} of the newest {rule.window}: {counts['approved']} approved, {counts['fine']} "
         f"found fine, {counts['edited']} edited, {counts['responded']} answered instead, {counts['failed']} failed "
         f"a check, {counts['rejected']} rejected, {counts['incident']} incidents"
     )
-    yield f"  good         {record.good}, of them {record.clean} since the newest rejection or incident"
-    yield f"  bound        {record.bound:.4f} (Wilson, lower, z {rule.z:g})"
+    yield f"  good          {record.good}, of them {record.clean} since the newest rejection or incident"
+    yield f"  bound         {record.bound:.4f} (Wilson, lower, z {rule.z:g})"
     for ring in RINGS[1:]:
         bar = rule.bar(ring)
         yield f"  ring {ring} needs  a bound of {bar.bound:g} and {bar.clean} good cases since the newest setback"
     if (upper := _next(record)) is not None:
-        yield f"  missing      {record.missing} good cases in a row to ring {upper}"
+        yield f"  missing       {record.missing} good cases in a row to ring {upper}"
     if (pin := evidence.pin) is not None:
         kind = "exactly" if pin.exact and not pin.broken else "at the most"
         ended = ", given up by a setback since" if pin.exact and pin.broken else ""
         why = f": {pin.why}" if pin.why else ""
-        yield render.one_line(f"  pinned       ring {pin.ring} {kind}, by {pin.by}, {utc(pin.at)} UTC{ended}{why}")
-    yield f"  automatic    {evidence.automatic or 0} runs, {evidence.unreviewed} of them wait for a review"
-    yield f"  checks       {evidence.checks_passed or 0} passed, {evidence.checks_failed or 0} failed"
+        yield render.one_line(f"  pinned        ring {pin.ring} {kind}, by {pin.by}, {utc(pin.at)} UTC{ended}{why}")
+    yield f"  automatic     {evidence.automatic or 0} runs, {evidence.unreviewed} of them wait for a review"
+    yield f"  checks        {evidence.checks_passed or 0} passed, {evidence.checks_failed or 0} failed"
 
 
 def table(console: Console, records: Sequence[TrustRecord]) -> None:

@@ -253,8 +253,8 @@ def test_a_pin_that_gives_autonomy_ends_with_the_next_setback_for_good(db: Datab
 @pytest.mark.parametrize(
     ("act", "why"),
     [
-        (lambda trust: trust.evidence(""), "the tool must be a name"),
-        (lambda trust: trust.evidence("send", pattern="a\nb"), "the pattern must be a name"),
+        (lambda trust: trust.judge("", QUICK), "the tool must be a name"),
+        (lambda trust: trust.judge("send", QUICK, pattern="a\nb"), "the pattern must be a name"),
         (lambda trust: trust.pin("send", 3, by="ada"), "a ring is one of 0, 1, 2, not 3"),
         (lambda trust: trust.pin("send", True, by="ada"), "a ring is one of 0, 1, 2, not True"),
         (lambda trust: trust.pin("send", 1, by=""), "the name of who says it"),
