@@ -59,7 +59,8 @@ def lines(record: TrustRecord) -> Iterator[str]:
         kind = "exactly" if pin.exact and not pin.broken else "at the most"
         ended = ", given up by a setback since" if pin.exact and pin.broken else ""
         why = f": {pin.why}" if pin.why else ""
-        yield render.one_line(f"  pinned        ring {pin.ring} {kind}, by {pin.by}, {utc(pin.at)} UTC{ended}{why}")
+        told = render.one_line(f"ring {pin.ring} {kind}, by {pin.by}, {utc(pin.at)} UTC{ended}{why}")
+        yield f"  pinned        {told}"
     yield f"  automatic     {evidence.automatic or 0} runs, {evidence.unreviewed} of them wait for a review"
     yield f"  checks        {evidence.checks_passed or 0} passed, {evidence.checks_failed or 0} failed"
 
