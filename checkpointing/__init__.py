@@ -28,6 +28,7 @@ from .leases import Lease, Leases
 from .ledger import Ledger, Outstanding
 from .messages import LoggedMessage
 from .migrate import SchemaDiffers, SchemaTooNew, SetupRefused
+from .notices import Due, NoticeKind, Notices
 from .records import JournalMismatch
 from .refusals import (
     AlreadyDecided,
@@ -108,6 +109,7 @@ __all__ = [
     "Document",
     "Documents",
     "Doubt",
+    "Due",
     "EmbeddedPostgresFailed",
     "Evidence",
     "Finding",
@@ -138,6 +140,8 @@ __all__ = [
     "NotReviewable",
     "NothingAudited",
     "NothingStored",
+    "NoticeKind",
+    "Notices",
     "OnExpiry",
     "Outcome",
     "Outstanding",

@@ -261,6 +261,7 @@ class Database:
         self.ledger = self.saver.ledger
         self.approvals = self.saver.approvals
         self.trust = self.saver.trust
+        self.notices = self.saver.notices
         self._care = Care(self.saver.upkeep)
         self.store = HoldfastStore(self._bridge, AsyncPostgresStore(self._pool))
         self.documents = Documents(self._bridge, self._pool)

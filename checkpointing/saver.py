@@ -42,6 +42,7 @@ from .ledger import Ledger
 from .loading import Loader, Policy
 from .memory import Memory
 from .migrate import migrate
+from .notices import Notices
 from .opened import Done, OpenedSaver
 from .operations import Put, PutWrites
 from .reading import config_of, settings_of
@@ -174,6 +175,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self.costs = Costs(bridge, connections)
         self.approvals = Approvals(bridge, connections, self.leases.worker)
         self.trust = Trust(bridge, connections, self.leases.worker, self._approval_time)
+        self.notices = Notices(bridge, connections, self.leases.worker)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
         self._encoder = Encoder(serde, policy, self._memory, self.leases)
         self.upkeep = Upkeep(self._loader, self._memory, connections)

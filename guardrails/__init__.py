@@ -13,6 +13,7 @@ from .envelope import ResultNotKept
 from .journaled_model import journaled
 from .journaling import JournalMiddleware
 from .model_errors import MalformedAnswer, ModelCallFailed, ModelErrorMiddleware, is_transient
+from .notices import ApprovalNotice
 from .notify import AppriseNotifier, InvalidNotifier, LogNotifier, NotDelivered, Notifier
 from .paying import ToolPrice
 from .placing import JournalNeedsSaver, OnDoubt
@@ -39,6 +40,7 @@ __all__ = [
     "AppriseNotifier",
     "ApprovalMiddleware",
     "ApprovalNeedsSaver",
+    "ApprovalNotice",
     "ApprovalPolicy",
     "AudienceTransformer",
     "Bar",

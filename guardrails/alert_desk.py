@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ..checkpointing.errors import HoldfastError
 from .alerts import AlertRule, BudgetAlert, Past, judge, past
-from .notify import LogNotifier, Message, Notifier
+from .notify import LogNotifier, Notifier
 from .runway import Unit
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M")
 _log: Final = logging.getLogger("holdfast.budget")
 _WAITING: Final = 256
 _LAST: Final = 5.0
@@ -141,7 +141,7 @@ class Courier(Generic[M]):
     Not a thread pool: its exit waits for everything that is queued, and a service that is gone would hold it.
     """
 
-    def __init__(self, notifiers: Sequence[Notifier[M]]) -> None:
+    def __init__(self, notifiers: Sequence[Callable[[M], object]]) -> None:
         self._notifiers = tuple(notifiers)
         self.forked()
 
@@ -163,6 +163,12 @@ class Courier(Generic[M]):
         if not room:
             _log.error("an alert was dropped, as %d are waiting to be sent: %s", _WAITING, alert)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or under way."""
+        with self._change:
+            return self._thread is None
+
     def flush(self, timeout: float) -> bool:
         """Wait until nothing is queued or under way; whether that came to be in so many seconds."""
         with self._change:
@@ -182,7 +188,7 @@ class Courier(Generic[M]):
             return None
 
 
-def _deliver(notifier: Notifier[Any], alert: Message) -> None:
+def _deliver(notifier: Callable[[M], object], alert: M) -> None:
     try:
         notifier(alert)
     except Exception as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import audit, budget, costs, doubts, trust, upkeep
+from . import audit, budget, costs, doubts, notify, trust, upkeep
 from .common import acting, amount_option, json_option, name_option, with_database
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def show(thread: str, as_json: bool) -> int:
 
 for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, audit.audit, budget.budget, costs.costs):
     cli.add_command(command)
-for command in (doubts.doubts, doubts.resolve, trust.trust):
+for command in (doubts.doubts, doubts.resolve, trust.trust, notify.notify):
     cli.add_command(command)
 
 

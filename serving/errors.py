@@ -68,6 +68,16 @@ class NotPinned(HoldfastError):
         super().__init__(f"{tool!r}{kind} is not pinned; `holdfast trust list` shows what is")
 
 
+class NothingToTell(HoldfastError):
+    """People are to be told of requests, and nobody is named."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nobody is named whom to tell: set HOLDFAST_WEBHOOK_URL and HOLDFAST_WEBHOOK_SECRET, or HOLDFAST_NOTIFY "
+            "(see `holdfast notify --help`)"
+        )
+
+
 class InvalidPrice(HoldfastError):
     """The text says no price of a model."""
 

@@ -1,4 +1,4 @@
-"""Events of trust in plain words: who said what of a tool's calls, and which ring followed."""
+"""Events of trust in plain words, who said what of a tool's calls and which ring followed; and who was not told."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ def _verified(_: str, details: dict[str, Any]) -> _Told:
     return told, [quoted("because", details.pop("why", None)), _request(details)]
 
 
+def _untold(_: str, details: dict[str, Any]) -> _Told:
+    name, told = line(details.pop("name", None)), line(details.pop("told", None))
+    receiver, tries = line(details.pop("receiver", None)), line(details.pop("tries", None))
+    said = f"{receiver} could not be told that the approval of {name} was {told}, in {tries} tries"
+    return said, [quoted("because", details.pop("why", None)), _request(details)]
+
+
 TRUST: Final[Mapping[str, Callable[[str, dict[str, Any]], _Told]]] = {
     "trust.ring": _ring,
     "trust.pinned": _pinned,
@@ -55,6 +62,7 @@ TRUST: Final[Mapping[str, Callable[[str, dict[str, Any]], _Told]]] = {
     "trust.incident": _incident,
     "trust.reviewed": _reviewed,
     "trust.verified": _verified,
+    "approval.untold": _untold,
 }
 
 
