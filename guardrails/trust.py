@@ -115,7 +115,7 @@ class TrustRule:
             counts[case.outcome] += 1
         good, clean = _counted(cases)
         bound = wilson_lower(good, len(cases), self.z)
-        earned = max(ring for ring in RINGS if _reaches(bound, clean, self.bar(ring)))
+        earned = next(ring for ring in reversed(RINGS) if _reaches(bound, clean, self.bar(ring)))
         return TrustRecord(
             evidence=evidence, rule=self, counts=counts, good=good, clean=clean, bound=bound, earned=earned,
             ring=pinned(earned, evidence),

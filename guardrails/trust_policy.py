@@ -106,7 +106,7 @@ def _pattern(tool: str, arguments: Mapping[str, Any], pattern: Callable[[Mapping
     if pattern is None:
         return tool
     try:
-        found: object = pattern(arguments)
+        found = cast("object", pattern(arguments))
     except Exception as error:  # whatever a model's arguments do to it
         raise InvalidEvidence(f"{type(error).__name__}: {brief(str(error), _SHOWN)}") from error
     if not isinstance(found, str):

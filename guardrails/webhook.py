@@ -108,14 +108,14 @@ class Webhook:
         body = payload(alert)
         number = f"msg_{hashlib.sha256(alert.identity.encode('utf-8', 'replace')).hexdigest()[:32]}"
         with quietly(), self._client() as client:
-            for pause in (*self._pauses, None):
-                why, again = self._sent(client, number, body)
-                if why is None:
-                    return
-                if pause is None or not again:
+            why, again = self._sent(client, number, body)
+            for pause in self._pauses:
+                if not again:
                     break
                 self._wait(pause)
-        raise NotDelivered(f"the webhook's receiver {why}")
+                why, again = self._sent(client, number, body)
+        if why is not None:
+            raise NotDelivered(f"the webhook's receiver {why}")
 
     def _sent(self, client: httpx.Client, number: str, body: bytes) -> tuple[str | None, bool]:
         """One attempt: what went wrong, without the address, and whether another makes sense."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import sqrt
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from hypothesis import given
@@ -21,10 +21,11 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 BAD = [outcome for outcome in OUTCOMES if SEVERITY[outcome]]
 
 
-def evidence(outcomes: Sequence[Outcome], pin: Pin | None = None) -> Evidence:
+def evidence(outcomes: Sequence[str], pin: Pin | None = None) -> Evidence:
     """Newest first, an hour between two."""
     cases = [
-        Case(outcome=outcome, at=NOW - timedelta(hours=number), by="ada") for number, outcome in enumerate(outcomes)
+        Case(outcome=cast("Outcome", outcome), at=NOW - timedelta(hours=number), by="ada")
+        for number, outcome in enumerate(outcomes)
     ]
     return Evidence(tool="send", pattern="send", cases=cases, pin=pin)
 
@@ -199,7 +200,9 @@ def test_a_ring_is_at_least_as_hard_to_get_as_the_one_below(record: list[Outcome
 
 
 def test_a_pin_limits_what_was_earned_and_gives_what_was_not() -> None:
-    rule, trusted, unknown = TrustRule(), ["approved"] * 40, ["approved"] * 2
+    rule = TrustRule()
+    trusted: list[Outcome] = ["approved"] * 40
+    unknown: list[Outcome] = ["approved"] * 2
     assert rule.judge(evidence(trusted, pin(1, exact=False))).ring == 1
     assert rule.judge(evidence(unknown, pin(1, exact=False))).ring == 0
     assert rule.judge(evidence(unknown, pin(2, exact=True))).ring == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -27,7 +27,8 @@ def small(arguments: Mapping[str, Any]) -> str:
 
 
 def trust(**options: Any) -> EarnedTrust:
-    return EarnedTrust(**{"rule": RULE, "checks": [inside], "spot_check": 0, **options})
+    given: dict[str, Any] = {"rule": RULE, "checks": [inside], "spot_check": 0, **options}
+    return EarnedTrust(**given)
 
 
 def record(db: Database, good: int, tool: str = "send", **options: Any) -> Calls:
@@ -158,7 +159,15 @@ def test_each_kind_of_action_earns_for_itself(db: Database) -> None:
     assert [case.outcome for case in db.trust.evidence("pay", pattern="pay: large").cases] == ["approved"]
 
 
-@pytest.mark.parametrize("pattern", [lambda a: a["nothing"], lambda _: 5, lambda _: "", lambda _: "a\nb"])
+def missing(arguments: Mapping[str, Any]) -> str:
+    return str(arguments["nothing"])
+
+
+def always(what: Any) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda arguments: what
+
+
+@pytest.mark.parametrize("pattern", [missing, always(5), always(""), always("a\nb")])
 def test_a_kind_that_cannot_be_told_is_asked_about(db: Database, pattern: Any) -> None:
     record(db, 10)
     desk = Desk(db, {"send": trust(pattern=pattern)}, [MAIL])
