@@ -115,7 +115,9 @@ class TrustRule:
             counts[case.outcome] += 1
         good, clean = _counted(cases)
         bound = wilson_lower(good, len(cases), self.z)
-        earned = next(ring for ring in reversed(RINGS) if _reaches(bound, clean, self.bar(ring)))
+        earned: Ring = 0
+        for ring in RINGS:  # each demands no less than the one below
+            earned = ring if _reaches(bound, clean, self.bar(ring)) else earned
         return TrustRecord(
             evidence=evidence, rule=self, counts=counts, good=good, clean=clean, bound=bound, earned=earned,
             ring=pinned(earned, evidence),
