@@ -191,19 +191,24 @@ def test_whoever_opens_it_it_is_one_request(handles: list[Database]) -> None:
 
 
 NAMES: Final = ("ada", "bob", "eve", "dan")
+EXPIRIES: Final[list[dict[str, Any]]] = [
+    {},
+    {"expires_in": 2 * HOUR},
+    {"expires_in": 2 * HOUR, "on_expiry": "approve"},
+    {"expires_in": 2 * HOUR, "on_expiry": "escalate", "escalate_to": ("dan", "eve")},
+]
+
+
+def made(expiry: dict[str, Any], **given: Any) -> Terms:
+    return Terms(**expiry, **given)
+
+
 terms: Final = st.builds(
-    dict,
+    made,
     deciders=st.sampled_from([(), ("ada", "bob"), ("ada", "bob", "eve")]),
     quorum=st.sampled_from([1, 1, 2]),
     allowed=st.sampled_from([("approve", "edit", "reject", "respond"), ("approve", "reject"), ("approve",)]),
-    expiry=st.sampled_from(
-        [
-            {},
-            {"expires_in": 2 * HOUR},
-            {"expires_in": 2 * HOUR, "on_expiry": "approve"},
-            {"expires_in": 2 * HOUR, "on_expiry": "escalate", "escalate_to": ("dan", "eve")},
-        ]
-    ),
+    expiry=st.sampled_from(EXPIRIES),
     remind_every=st.sampled_from([None, None, HOUR]),
 )
 
@@ -282,9 +287,8 @@ class Asking(RuleBasedStateMachine):
         self.thread = f"thread {next(self.numbers)}"
         self.known: list[Known] = []
 
-    @rule(given=terms)
-    def open(self, given: dict[str, Any]) -> None:
-        asked = Terms(**{**given.pop("expiry"), **given})
+    @rule(asked=terms)
+    def open(self, asked: Terms) -> None:
         call = f"call {len(self.known)}"
         new = asking(call, thread_id=self.thread)
         (request,) = self.db.approvals.open([replace(new, terms=asked)])
