@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from math import isfinite
+from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 
 from ..checkpointing.costs import CostLine
-from ..checkpointing.visibility import Visibility, VisibilityPolicy
+from ..checkpointing.visibility import Visibility, VisibilityPolicy, is_mapping
 from .actions import Action, Work
 from .runway import runway_of
 from .standing import Standing
@@ -22,6 +23,7 @@ LARGEST: Final = 24_000
 """Characters of what is told, as JSON."""
 MESSAGES: Final = "messages"
 _NEWEST: Final = 6
+_MANY: Final = 100
 _STEP: Final = re.compile(r"\[Step (\d+)/(\d+)\]")
 
 
@@ -33,7 +35,7 @@ class Known:
 
     def of(self, more: Mapping[str, Any], why: str = "") -> dict[str, Any]:
         """For one call: with what its policy adds, and why somebody is asked."""
-        return fitting(told({**self.facts, **({"why": why} if why else {}), **more}))
+        return fitting(_plain({**self.facts, **({"why": why} if why else {}), **more}))
 
 
 def known(standing: Standing, state: Any, calls: Sequence[ToolCall] = (), key: str = MESSAGES) -> Work[Known]:
@@ -81,12 +83,21 @@ def fitting(context: Mapping[str, Any]) -> dict[str, Any]:
     """
     whole = dict(context)
     while len(json.dumps(whole, ensure_ascii=False)) > LARGEST:
-        if whole.get(MESSAGES):
-            whole[MESSAGES] = whole[MESSAGES][1:]
+        if isinstance(messages := whole.get(MESSAGES), list) and messages:
+            whole[MESSAGES] = cast("list[Any]", messages)[1:]
             continue
         largest = max(whole, key=lambda name: len(json.dumps(whole[name], ensure_ascii=False)))
         whole[largest] = "too long to be kept"
     return whole
+
+
+def _plain(value: Any) -> Any:
+    """As JSON, long texts cut; numbers stay numbers."""
+    if is_mapping(value):
+        return {str(told(str(key))): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in cast("Sequence[Any]", value)[:_MANY]]
+    return value if isinstance(value, float) and isfinite(value) else told(value)
 
 
 def _steps(state: Any, messages: Sequence[BaseMessage], key: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from ..checkpointing.requests import ApprovalRequest, DecisionType, NewRequest, 
 from ..guardrails.actions import Work, acarry_out, carry_out
 from ..guardrails.gating import asked, decided, opened, recorded
 from ..guardrails.knowing import known
-from ..guardrails.replies import NUDGE, Said
+from ..guardrails.replies import NUDGE, InvalidReply, Said, understood
 from ..guardrails.standing import UNKNOWN, Standing, standing
 from ..guardrails.verdicts import refusal
 from .contracts import Approval, Email, Evidence, Problem, one_header
@@ -110,7 +110,8 @@ def approve_node(*, clock: Clock = utc_now, terms: Terms | None = None) -> Runna
     is an update, not an error: an error would be replayed for ever.
 
     In a graph that Holdfast saves the request is on record, too: it can be decided there, by whoever is first, and
-    expires as the terms say. Elsewhere there is nobody but who resumes the graph.
+    expires as the terms say; and the answer may have any shape that `ApprovalMiddleware` understands. Elsewhere there
+    is nobody but who resumes the graph.
 
     Args:
         clock: the time of approval, if it is not to be the record's.
@@ -161,7 +162,7 @@ class _Approving:
         for answer in place.heard() if seen and not request.settled else []:
             if answer == NUDGE:
                 continue
-            place.hand_back(answer)
+            place.hand_back(_as_review(answer, request))
             decision = _reviewed(_request(state, request.terms.allowed))
             refused = yield from decided(place, [request], {request.request_id: _said(decision, request)})
             (request,) = yield from recorded(place)
@@ -219,6 +220,20 @@ _SCHEMA: Final = _schema()
 
 def _reviewed(request: dict[str, Any]) -> ApproveDecision | EditDecision | RejectDecision:
     return interrupt(request, response_schema=Review).decisions[0]
+
+
+def _as_review(answer: Any, request: ApprovalRequest) -> Any:
+    """An answer in the shape of some approval UI, as a `Review`; one that is in none stays as it is."""
+    try:
+        said = understood(answer, [request])[request.request_id]
+    except (InvalidReply, KeyError):
+        return answer
+    decision: dict[str, Any] = {"type": said.type}
+    if said.type == "edit":
+        decision["edited_action"] = {"name": request.name, "args": said.arguments}
+    elif said.type == "reject":
+        decision["message"] = said.message
+    return {"decisions": [decision]}
 
 
 def _said(decision: ApproveDecision | EditDecision | RejectDecision, request: ApprovalRequest) -> Said:

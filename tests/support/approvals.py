@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType] - upstream's checkpointer type
@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 from pydantic import Field
@@ -43,7 +44,7 @@ class Asks(BaseChatModel):
         return "asks"
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
-        return self.bind(tools=[tool.name for tool in tools])
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools])
 
     def _generate(
         self,
@@ -76,11 +77,14 @@ class Desk:
         mode: str = "sync",
         around: Sequence[Any] = (),
         inside: Sequence[Any] = (),
+        thread: str = "t",
         **options: Any,
     ) -> None:
         self.db = db
         self.mode = mode
+        self.thread = thread
         self.done: list[Call] = []
+        self.sent: Callable[[str], None] = lambda what: None
         self.model = Asks(turns=turns)
         self.tools = self._tools()
         if kind == "hand-made":
@@ -99,6 +103,7 @@ class Desk:
         def send(to: str, text: str = "") -> str:
             """Send a message."""
             self.done.append(("send", {"to": to, "text": text}))
+            self.sent(to)
             return f"sent to {to}"
 
         def pay(to: str, usd: float) -> str:
@@ -135,7 +140,7 @@ class Desk:
 
     def run(self, given: Any = None, *, by: str | None = "ada", **configurable: Any) -> Any:
         """Run or resume it; its state."""
-        settings = {"thread_id": "t", **({"actor": by} if by else {}), **configurable}
+        settings = {"thread_id": self.thread, **({"actor": by} if by else {}), **configurable}
         config: Any = {"configurable": settings}
         if self.mode == "async":
             return asyncio.run(self.graph.ainvoke(given, config, durability="sync"))
@@ -152,7 +157,7 @@ class Desk:
 
     @property
     def state(self) -> Any:
-        return self.graph.get_state({"configurable": {"thread_id": "t"}})
+        return self.graph.get_state({"configurable": {"thread_id": self.thread}})
 
     @property
     def asked(self) -> Any:
@@ -168,7 +173,7 @@ class Desk:
     @property
     def requests(self) -> list[ApprovalRequest]:
         """All that is on record, in the order of the calls."""
-        return sorted(self.db.approvals.find(thread_id="t", states=STATES), key=lambda one: one.call_id)
+        return sorted(self.db.approvals.find(thread_id=self.thread, states=STATES), key=lambda one: one.call_id)
 
     def decide(self, request: ApprovalRequest, by: str = "bob", **given: Any) -> ApprovalRequest:
         """Decide beside the graph, as the inbox does."""
@@ -183,7 +188,7 @@ class Desk:
     @property
     def told(self) -> list[tuple[str, str]]:
         """The kinds of the audit trail's events about approvals, with who caused them."""
-        events = self.db.audit.read(thread_id="t")
+        events = self.db.audit.read(thread_id=self.thread)
         return [(event.kind, event.actor) for event in events if event.kind.startswith("approval.")]
 
 
