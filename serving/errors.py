@@ -76,6 +76,17 @@ class InvalidDecision(HoldfastError):
     """The decision holds something that cannot be used; nothing has been decided."""
 
 
+class UnusableGraphs(HoldfastError):
+    """A `langgraph.json`, or a graph that it names, cannot be run by a worker."""
+
+
+class AlreadyQueued(HoldfastError):
+    """The thread waits for a worker already."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"thread {thread_id!r} waits for a worker already; `holdfast worker` starts one")
+
+
 class UnreadableHeads(HoldfastError):
     """The file holds no heads of chains as `holdfast audit head --json` prints them."""
 

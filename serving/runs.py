@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,7 +20,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, TasksStreamPart
 from pydantic import ValidationError
 
-from holdfast.checkpointing import Database, DatabaseUnavailable, ThreadBusy
+from holdfast.checkpointing import Database, ThreadBusy
 from holdfast.graphs.outreach import OutreachInput, build
 from holdfast.nodes import OfflineExtractiveModel, Review, SmtpServer, check_brief, load_model
 
@@ -30,11 +30,11 @@ from .errors import (
     DeliveryNotConfigured,
     InvalidDecision,
     NotWaiting,
-    RunFailed,
     ThreadExists,
     ThreadFinished,
 )
 from .paying import guardrails
+from .segments import run
 from .state import GRAPH, Compiled, Settings, ThreadState, checked_name, command, read
 
 _POLL: Final = 0.1
@@ -59,12 +59,12 @@ class Runner:
         self.settings = settings
         self.control = RunControl()
         self._usage = UsageMetadataCallbackHandler()
-        self._config: RunnableConfig = {
+        self.config: RunnableConfig = {
             "configurable": {"thread_id": thread_id, "graph_id": GRAPH, "actor": actor},
             "metadata": {name: value for name, value in _attribution(settings).items() if value},
             "callbacks": [self._usage],
         }
-        self._graph = _compiled(database, settings, model)
+        self.graph = _compiled(database, settings, model)
 
     async def advance(self, given: OutreachInput | Command[Any] | None, observer: Observer) -> ThreadState:
         """Run until the graph ends, pauses or is asked to stop.
@@ -86,30 +86,16 @@ class Runner:
                 await asyncio.sleep(_POLL)
 
     async def _advance(self, given: OutreachInput | Command[Any] | None, observer: Observer) -> ThreadState:
-        failing: str | None = None
-        try:
-            async for part in self._graph.astream(
+        onward = f"; nothing is lost, go on with: {command('resume', self.thread_id)}"
+        with suppress(GraphDrained):
+            await run(
+                self.graph,
                 given,
-                self._config,
-                stream_mode="tasks",
-                durability="sync",
-                subgraphs=True,
-                control=self.control,
-                version="v2",
-            ):
-                if part["type"] == "tasks":
-                    failing = failing if part["ns"] else part["data"]["name"]
-                    observer.event(part, self.tokens)
-        except GraphDrained:
-            pass
-        except (DatabaseUnavailable, ThreadBusy):
-            raise
-        except Exception as error:
-            where = f"{failing} failed" if failing else "the run failed"
-            raise RunFailed(
-                f"{where}: {type(error).__name__}: {error}; "
-                f"nothing is lost, go on with: {command('resume', self.thread_id)}"
-            ) from error
+                self.config,
+                self.control,
+                lambda part: observer.event(part, self.tokens),
+                onward=onward,
+            )
         return await read(self.database, self.thread_id)
 
     @property
@@ -194,6 +180,16 @@ async def resumed(database: Database, thread_id: str, *, actor: str) -> Runner:
             f"or {command('reject', thread_id, '--reason')} …"
         )
     return Runner(database, thread_id, state.settings, model=await _load(state.settings), actor=actor)
+
+
+async def outreach_runner(database: Database, thread_id: str, *, actor: str) -> Runner:
+    """A runner for an outreach thread, wherever it stands: begun, or only submitted.
+
+    Raises:
+        UnknownModel, UnpricedModel, MissingExtra, DeliveryNotConfigured: it cannot be run here as it was started.
+    """
+    settings = Settings(**await database.threads.arecall(thread_id))
+    return Runner(database, thread_id, settings, model=await _load(settings), actor=actor)
 
 
 async def decidable(database: Database, thread_id: str, *, actor: str) -> tuple[Runner, ThreadState]:
