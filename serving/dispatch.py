@@ -5,6 +5,7 @@ The queue is procrastinate's, in the same database (schema `holdfast_jobs`); `ho
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,7 +54,7 @@ class Dispatcher:
         Raises:
             MissingExtra: procrastinate is not installed.
         """
-        _require_engine()
+        require_engine()
         self._database = database
         self._before: Also | None = None
 
@@ -214,9 +215,10 @@ def _checked(graph: str) -> str:
     return graph
 
 
-def _require_engine() -> None:
+def require_engine() -> None:
+    """Raises `MissingExtra`: procrastinate is not installed."""
     try:
-        from . import engine  # noqa: F401 - that it is there
+        importlib.import_module(f"{__package__}.engine")
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("procrastinate"):
             raise

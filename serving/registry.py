@@ -76,7 +76,7 @@ def opener(name: str, place: str, file: Path) -> Opener:
         UnusableGraphs: there is none.
     """
     found = _load(name, place, file)
-    if not isinstance(found, StateGraph | Pregel) and not callable(found):
+    if not _is_graph(found) and not callable(found):
         raise UnusableGraphs(f"graph {name!r}: {place} is a {type(found).__name__} and no graph")
 
     async def opened(database: Database, thread_id: str, settings: Settings) -> Prepared:
@@ -127,10 +127,14 @@ def _is_at(module: object, path: Path) -> bool:
     return isinstance(at, str) and Path(at).resolve() == path.resolve()
 
 
+def _is_graph(found: object) -> bool:
+    return isinstance(found, StateGraph | Pregel)
+
+
 async def _made(found: object, config: RunnableConfig) -> object:
     """A graph is what it is; a function makes one, given a config if it takes one."""
-    if isinstance(found, StateGraph | Pregel):
-        return cast("object", found)
+    if _is_graph(found):
+        return found
     factory = cast("Callable[..., object]", found)
     made = factory(config) if inspect.signature(factory).parameters else factory()
     return await made if inspect.isawaitable(made) else made
@@ -138,7 +142,9 @@ async def _made(found: object, config: RunnableConfig) -> object:
 
 def _compiled(name: str, place: str, made: object, database: Database) -> Compiled:
     if isinstance(made, StateGraph):
-        return made.compile(checkpointer=database.saver, store=database.store, name=name)
+        return made.compile(  # pyright: ignore[reportUnknownVariableType] - its state's type is not known here
+            checkpointer=database.saver, store=database.store, name=name
+        )
     if isinstance(made, Pregel):
         graph = cast("Compiled", made)
         if isinstance(graph.checkpointer, bool) or graph.checkpointer is None:

@@ -34,7 +34,7 @@ from .errors import (
     ThreadFinished,
 )
 from .paying import guardrails
-from .segments import run
+from .segments import answer_of, run
 from .state import GRAPH, Compiled, Settings, ThreadState, checked_name, command, read
 
 _POLL: Final = 0.1
@@ -140,6 +140,16 @@ def new_thread_id(company: str) -> str:
     return f"{slug or GRAPH}-{secrets.token_hex(4)}"
 
 
+def checked_order(brief: OutreachInput, thread_id: str | None, settings: Settings) -> str:
+    """The name of a new thread, if its brief can be worked on.
+
+    Raises:
+        InvalidThread, InvalidBrief, DossierNotFound: see `new_run`.
+    """
+    check_brief(brief, needs_recipient=_smtp(settings) is not None)
+    return checked_name(thread_id if thread_id is not None else new_thread_id(brief["company"]))
+
+
 @asynccontextmanager
 async def new_run(
     database: Database, brief: OutreachInput, thread_id: str | None, settings: Settings, actor: str
@@ -151,8 +161,7 @@ async def new_run(
         ThreadBusy: somebody else is starting it at this moment.
         InvalidBrief, DossierNotFound, UnknownModel, UnpricedModel: the run could not get anywhere.
     """
-    check_brief(brief, needs_recipient=_smtp(settings) is not None)
-    name = checked_name(thread_id if thread_id is not None else new_thread_id(brief["company"]))
+    name = checked_order(brief, thread_id, settings)
     runner = Runner(database, name, settings, model=await _load(settings), actor=actor)
     async with database.threads.hold(name):
         if await database.saver.aget_tuple({"configurable": {"thread_id": name}}) is not None:
@@ -163,8 +172,8 @@ async def new_run(
         yield runner
 
 
-async def resumed(database: Database, thread_id: str, *, actor: str) -> Runner:
-    """A runner for a thread that can go on by itself, run as it was started.
+async def resumed(database: Database, thread_id: str, *, actor: str) -> tuple[Runner, Command[Any] | None]:
+    """A runner for a thread that can go on by itself, run as it was started, and what it is to be given.
 
     Raises:
         UnknownThread, UnknownGraph: there is no such thread, or it is not an outreach run.
@@ -174,12 +183,14 @@ async def resumed(database: Database, thread_id: str, *, actor: str) -> Runner:
     state = await read(database, thread_id)
     if state.status in {"finished", "rejected"}:
         raise ThreadFinished(f"thread {thread_id!r} is {_outcome(state)}; there is nothing to resume")
-    if state.status == "waiting":
+    runner = Runner(database, thread_id, state.settings, model=await _load(state.settings), actor=actor)
+    answer = await answer_of(database, runner.graph, runner.config) if state.status == "waiting" else None
+    if state.status == "waiting" and answer is None:
         raise ApprovalPending(
             f"thread {thread_id!r} waits for a decision: {command('approve', thread_id)}, "
             f"or {command('reject', thread_id, '--reason')} …"
         )
-    return Runner(database, thread_id, state.settings, model=await _load(state.settings), actor=actor)
+    return runner, answer
 
 
 async def outreach_runner(database: Database, thread_id: str, *, actor: str) -> Runner:

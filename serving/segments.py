@@ -107,6 +107,13 @@ async def settled_of(database: Database, snapshot: StateSnapshot) -> set[str]:
     }
 
 
+async def answer_of(database: Database, graph: Compiled, config: RunnableConfig) -> Command[Any] | None:
+    """What lets a thread that waits go on, if all is decided that it waits for."""
+    snapshot = await graph.aget_state(config)
+    settled = standing_of(snapshot, await settled_of(database, snapshot)).settled
+    return Command(resume=dict.fromkeys(settled, NUDGE)) if settled else None
+
+
 async def _settled(database: Database, request_id: str) -> bool:
     try:
         return (await database.approvals.aget(request_id)).settled
@@ -137,7 +144,8 @@ async def advance(
     answer: Any = None
     if move == "begin":
         answer = dict(given or {})
-        config = {**config, "configurable": {**config.get("configurable", {}), NEW_THREAD: thread_id}}
+        config = cast("RunnableConfig", dict(config))
+        config["configurable"] = {**config.get("configurable", {}), NEW_THREAD: thread_id}
     elif move == "resume":
         # By their ids: an interrupt that is answered meanwhile is not answered again.
         answer = Command(resume=dict.fromkeys(standing.settled, NUDGE))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from procrastinate import App
+from procrastinate import App, PsycopgConnector
 from procrastinate.jobs import Status
 from psycopg.rows import dict_row
 
@@ -78,11 +78,11 @@ class Sweeps:
 
     async def _take_over(self) -> None:
         """Jobs of workers that have been silent for too long wait again."""
-        pool: Any = self.app.connector.pool  # type: ignore[attr-defined]
+        pool = cast("PsycopgConnector", self.app.connector).pool
         async with pool.connection() as connection, connection.transaction():
-            cursor = await connection.execute(SQL["try_lock_takeover"], {"key": _TAKEOVER})
+            held = await (await connection.execute(SQL["try_lock_takeover"], {"key": _TAKEOVER})).fetchone()
             # One at a time: a job that another has just given back may have a new worker by now.
-            if (await cursor.fetchone())[0]:
+            if held is not None and held[0]:
                 stalled = await self.app.job_manager.get_stalled_jobs(seconds_since_heartbeat=self.silent)
                 for job in stalled:
                     assert job.id is not None

@@ -33,6 +33,7 @@ from .sweeps import Sweeps
 
 SQL: Final = queries("jobs")
 _CONTENDED: Final = (ThreadBusy, ThreadBegun, ThreadChanged, LeaseLost)
+_BUSY: Final = 30.0
 _ERROR: Final = 2000
 """Characters of an error that are kept."""
 _log: Final = logging.getLogger("holdfast.worker")
@@ -54,7 +55,7 @@ class Timing:
     sweep: float = 2.0
     """Between looks at what is due, or was overlooked."""
     busy: float = 1.0
-    """Until a thread is tried again that somebody else runs."""
+    """Until a thread is tried again that somebody else runs; twice as long each time, to half a minute."""
     pauses: tuple[float, ...] = (2.0, 10.0, 60.0)
     """Between attempts after failures that may pass; as many as there are, and then it has failed."""
 
@@ -176,7 +177,7 @@ class Worker:
         try:
             if self._draining is not None:
                 raise Later(0)
-            await self._segment(running, thread_id, graph, cause, given, again=context.job.attempts > 0)
+            await self._segment(running, thread_id, graph, cause, given, context.job.attempts)
         except asyncio.CancelledError:
             if self._draining is None:
                 raise
@@ -191,13 +192,12 @@ class Worker:
         graph: str,
         cause: Cause,
         given: Mapping[str, Any] | None,
-        *,
-        again: bool,
+        attempts: int,
     ) -> None:
         try:
-            outcome = await self._run(running, thread_id, graph, cause, given, again=again)
+            outcome = await self._run(running, thread_id, graph, cause, given, again=attempts > 0)
         except Exception as error:
-            await self._failed(thread_id, graph, error)
+            await self._failed(thread_id, graph, error, attempts)
             raise
         if outcome == "drained":
             raise Later(0)
@@ -223,7 +223,7 @@ class Worker:
             prepared.control.request_drain(self._draining)
         return await advance(self.database, prepared, cause=cause, given=given, again=again)
 
-    async def _failed(self, thread_id: str, graph: str, error: Exception) -> None:
+    async def _failed(self, thread_id: str, graph: str, error: Exception, before: int) -> None:
         """Keep why a thread does not go on.
 
         Raises:
@@ -231,7 +231,7 @@ class Worker:
         """
         cause = error.__cause__ if isinstance(error, RunFailed) and error.__cause__ is not None else error
         if isinstance(cause, _CONTENDED):
-            raise Later(self.timing.busy) from None
+            raise Later(min(self.timing.busy * 2 ** min(before, 5), _BUSY)) from None
         if isinstance(cause, DatabaseUnavailable):  # nothing can be written down, and it is nobody's fault
             raise Later(self.timing.sweep) from None
         transient = is_transient(cause)
