@@ -191,6 +191,8 @@ async def queued(database: Database, thread_id: str | None = None, *, limit: int
 async def _begun(connection: AsyncConnection[Any], thread_id: str) -> tuple[bool, bool]:
     """Whether a thread has anything saved, and whether it waits for a worker or has one."""
     async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(SQL["lock_thread"], {"thread_id": thread_id})
+        # A statement of its own: it sees what was committed by whoever held the lock before.
         await cursor.execute(SQL["begun"], {"thread_id": thread_id})
         row = await cursor.fetchone()
     assert row is not None
@@ -202,7 +204,6 @@ async def _last(connection: AsyncConnection[Any], request: ApprovalRequest) -> b
     task = {"thread_id": request.thread_id, "task_id": request.task_id}
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(SQL["lock_task"], task)
-        # A statement of its own: it sees what was committed by whoever held the lock before.
         await cursor.execute(SQL["task_open"], task)
         row = await cursor.fetchone()
     assert row is not None

@@ -64,14 +64,17 @@ FROM (
 ORDER BY thread_id, CASE state WHEN 'running' THEN 0 WHEN 'queued' THEN 1 ELSE 2 END
 LIMIT %(limit)s;
 
+-- name: lock_thread
+-- Who asks whether a thread is there is alone in asking until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended(%(thread_id)s, 1785684595));
+
 -- name: begun
--- Whether a thread is there, or waits for its first segment. Who asks is alone in asking until the transaction ends.
+-- Whether a thread is there, and whether it waits for a worker or has one.
 SELECT
     EXISTS (SELECT FROM checkpoints WHERE thread_id = %(thread_id)s AND checkpoint_ns = '') AS saved,
     EXISTS (
         SELECT FROM holdfast_jobs.procrastinate_jobs WHERE lock = %(thread_id)s AND status IN ('todo', 'doing')
-    ) AS queued
-FROM pg_advisory_xact_lock(hashtextextended(%(thread_id)s, 1785684595));
+    ) AS queued;
 
 -- name: lock_task
 -- Of two that decide about the same task at once, the second sees what the first did.
