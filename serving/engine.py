@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any, Final, LiteralString, TypeVar
+from typing import Any, Final, LiteralString, TypeVar, cast
 
 import psycopg
 from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import Job as QueuedJob
 from procrastinate.jobs import Status
+from procrastinate.manager import JobManager
 from procrastinate.schema import SchemaManager
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -80,6 +81,32 @@ class PatientConnector(PsycopgConnector):
         return await query()
 
 
+class OwnJobs(JobManager):
+    """A worker ends and gives back only jobs that are still its own.
+
+    procrastinate looks at a job's id only: a worker that was thought dead, and is merely slow, would end a job that
+    another has taken over, whose work nobody would do if that one died.
+    """
+
+    async def finish_job(self, job: QueuedJob, status: Status, delete_job: bool) -> None:
+        await self._own(SQL["finish_own_job"], job)
+
+    async def retry_job(
+        self,
+        job: QueuedJob,
+        retry_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        lock: str | None = None,
+    ) -> None:
+        await self._own(SQL["retry_own_job"], job, retry_at=retry_at or datetime.now(UTC))
+
+    async def _own(self, query: bytes, job: QueuedJob, **more: Any) -> None:
+        await self.connector.execute_query_async(
+            cast("LiteralString", query.decode()), job_id=job.id, worker_id=job.worker_id, **more
+        )
+
+
 def app_on(conninfo: str) -> App:
     """An app that works on the queue; it is opened by whoever runs it."""
     given = str(conninfo_to_dict(conninfo).get("options") or "")
@@ -90,7 +117,9 @@ def app_on(conninfo: str) -> App:
         # Nothing of a statement stays in a session, so that a pooler may lend sessions out for a transaction each.
         kwargs={"prepare_threshold": None, "connect_timeout": 10, "application_name": "holdfast-worker"},
     )
-    return App(connector=connector)
+    app = App(connector=connector)
+    app.job_manager = OwnJobs(connector)
+    return app
 
 
 _ENQUEUING: Final = App(connector=PsycopgConnector())

@@ -78,14 +78,16 @@ def next_move(standing: Standing, *, cause: Cause, given: bool, again: bool) -> 
 
 def standing_of(snapshot: StateSnapshot, settled: Collection[str]) -> Standing:
     """Where a snapshot's thread stands; `settled` are ids of interrupts."""
-    waiting = [task for task in snapshot.tasks if task.interrupts]
-    others = [task for task in snapshot.tasks if not task.interrupts and task.result is None]
+    # Not `next`, which leaves out tasks that have ended: killed before the checkpoint that follows, all of them have.
+    unended = [task for task in snapshot.tasks if task.result is None]
+    waiting = [interrupt.id for task in unended for interrupt in task.interrupts]
+    others = [task for task in unended if not task.interrupts]
     return Standing(
         begun=snapshot.created_at is not None,
-        ended=not snapshot.next,
+        ended=not snapshot.tasks,
         failed=any(task.error for task in others),
-        unfinished=bool(others) or (bool(snapshot.next) and not waiting),
-        settled=tuple(interrupt.id for interrupt in snapshot.interrupts if interrupt.id in settled),
+        unfinished=bool(others) or (bool(snapshot.tasks) and not waiting),
+        settled=tuple(interrupt for interrupt in waiting if interrupt in settled),
     )
 
 
@@ -153,7 +155,7 @@ async def advance(
         await run(prepared.graph, answer, config, prepared.control, lambda part: None)
     except GraphDrained:
         return "drained"
-    return "ended" if not (await prepared.graph.aget_state(prepared.config)).next else "waits"
+    return "waits" if (await prepared.graph.aget_state(prepared.config)).tasks else "ended"
 
 
 async def run(

@@ -113,3 +113,13 @@ LIMIT 200;
 
 -- name: try_lock_takeover
 SELECT pg_try_advisory_xact_lock(%(key)s) AS held;
+
+-- name: finish_own_job
+-- What has become of it is in the record of its thread.
+DELETE FROM procrastinate_jobs WHERE id = %(job_id)s AND worker_id = %(worker_id)s AND status = 'doing';
+
+-- name: retry_own_job
+SELECT procrastinate_retry_job_v2(id, %(retry_at)s, NULL, NULL, NULL)
+FROM (
+    SELECT id FROM procrastinate_jobs WHERE id = %(job_id)s AND worker_id = %(worker_id)s AND status = 'doing' FOR UPDATE
+) AS own;

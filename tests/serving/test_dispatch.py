@@ -73,7 +73,11 @@ def test_no_superuser_is_needed_and_a_role_without_rights_is_told_what_to_run(se
         Database(uri).close()
         owner.execute("CREATE ROLE holdfast_queue LOGIN")
         try:
-            for right in ("USAGE ON SCHEMA holdfast", "ALL ON ALL TABLES IN SCHEMA holdfast", "CREATE ON SCHEMA public"):
+            for right in (
+                "USAGE ON SCHEMA holdfast",
+                "ALL ON ALL TABLES IN SCHEMA holdfast",
+                "CREATE ON SCHEMA public",
+            ):
                 owner.execute(f"GRANT {right} TO holdfast_queue".encode())
             owner.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO holdfast_queue")
             with Database.connect(make_conninfo(uri, user="holdfast_queue")) as db:
