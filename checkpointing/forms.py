@@ -107,7 +107,7 @@ def meets(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     from referencing.exceptions import Unresolvable
 
     nothing_else: Registry[Any] = Registry()
-    best: Callable[[Iterable[ValidationError]], ValidationError | None] = exceptions.best_match
+    best = cast("Callable[[Iterable[ValidationError]], ValidationError | None]", exceptions.best_match)
     try:
         found = best(Draft202012Validator(schema, registry=nothing_else).iter_errors(arguments))
     except (Unresolvable, ValidationError, RecursionError, re.error, TypeError) as error:
