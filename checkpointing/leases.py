@@ -27,7 +27,7 @@ from .bridge import Bridge
 from .connections import BlockingConnections, Connections, Rows, Steps, run_again, run_again_blocking
 from .errors import DatabaseClosed, DatabaseUnavailable, LeaseLost, ThreadBusy
 from .reading import settings_of
-from .runs import at_async_end, at_end
+from .runs import at_async_end, at_end, resumes
 from .sql import queries
 from .workers import is_gone, new_worker
 
@@ -85,6 +85,8 @@ class Lease:
     """Where a run of the async API saves its checkpoints."""
     waits: bool = False
     """Whether the run has come to an interrupt."""
+    answers: bool = True
+    """Whether its caller may have answered one; what LangGraph has kept of earlier answers is not his."""
     run_key: str | None = None
     """The same however often the run is resumed; None until somebody asks for it."""
     epoch: int = 0
@@ -161,6 +163,7 @@ class Leases:
             correlation_id=correlation_of(config) or (str(run) if run is not None else None),
             run_id=str(run) if run is not None else None,
             loop=loop,
+            answers=run is None or resumes(run),
         )
         self._running[thread_id] = self._by_run[thread_id, id(control)] = lease
         _owners[thread_id, id(control)] = self

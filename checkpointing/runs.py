@@ -11,8 +11,10 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
+from langgraph.types import Command
 
 _now: ContextVar[UUID | None] = ContextVar("holdfast_run", default=None)
+_resumes: Final[set[UUID]] = set()
 _ends: Final[dict[UUID, list[Callable[[BaseException | None], None]]]] = defaultdict(list)
 _async_ends: Final[dict[UUID, list[Callable[[BaseException | None], Awaitable[None]]]]] = defaultdict(list)
 
@@ -20,6 +22,11 @@ _async_ends: Final[dict[UUID, list[Callable[[BaseException | None], Awaitable[No
 def current_run() -> UUID | None:
     """The run that began last in this context: LangGraph's own, where it asks a saver for a run's checkpoint."""
     return _now.get()
+
+
+def resumes(run: UUID) -> bool:
+    """Whether a run that goes on was begun with an answer to an interrupt."""
+    return run in _resumes
 
 
 def at_end(run: UUID, action: Callable[[BaseException | None], None]) -> None:
@@ -75,6 +82,8 @@ class _Runs(Deaf):
 
     def on_chain_start(self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         _now.set(run_id)
+        if isinstance(inputs, Command) and inputs.resume is not None:
+            _resumes.add(run_id)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._ended(run_id, None)
@@ -83,6 +92,7 @@ class _Runs(Deaf):
         self._ended(run_id, error)
 
     def _ended(self, run: UUID, error: BaseException | None) -> None:
+        _resumes.discard(run)
         if run in _ends:
             for action in _ends.pop(run):
                 action(error)

@@ -31,6 +31,7 @@ from .approvals import Approvals
 from .bridge import Bridge
 from .committer import Committer
 from .connections import BlockingConnections, Connections, LoopConnections, ThreadConnections
+from .costs import Costs
 from .deltas import delta_history
 from .durable import Durable
 from .errors import ThreadBegun
@@ -163,7 +164,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self._foreign_loop = getattr(self, "_foreign_loop", None)
         self._bridge = bridge
         self._connections = connections
-        self._policy = policy
+        self.policy = policy
         self._memory = Memory()
         self.leases = Leases(bridge, connections, lease_ttl, owner=self)
         self._durable = Durable()
@@ -172,6 +173,7 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
         self.journal = Journal(bridge, connections, grouped, self._durable, self.leases)
         self.run_keys = RunKeys(bridge, connections, self._durable, self.leases)
         self.ledger = Ledger(bridge, connections, grouped, self.leases.worker)
+        self.costs = Costs(bridge, connections)
         self.approvals = Approvals(bridge, connections, self.leases.worker)
         self._loader = Loader(connections, serde, self._memory, on_corruption, self.get_next_version)
         self._encoder = Encoder(serde, policy, self._memory, self.leases)

@@ -4,6 +4,7 @@ from ..checkpointing.budgets import Budget, BudgetExceeded, InvalidBudget
 from .alert_desk import AlertDesk
 from .alerts import AlertRule, BudgetAlert
 from .answers import AnswerMiddleware
+from .approval import ApprovalMiddleware, NotApproved
 from .audience import AudienceTransformer, avisible_stream, visible_stream, visible_value
 from .budget import BudgetMiddleware, OnExceeded
 from .effect import effect
@@ -15,10 +16,13 @@ from .model_errors import MalformedAnswer, ModelCallFailed, ModelErrorMiddleware
 from .notify import AppriseNotifier, InvalidNotifier, LogNotifier, NotDelivered, Notifier
 from .paying import ToolPrice
 from .placing import JournalNeedsSaver, OnDoubt
+from .policies import ApprovalPolicy, InvalidPolicy, Judge, Judgement
 from .prices import Price, Prices, UnpricedModel
 from .quotes import Located, locate, quoted_spans
+from .replies import InvalidReply
 from .routing import Route, RoutedModelFailed, RoutingMiddleware
 from .scopes import BudgetNeedsLedger, UnknownScope
+from .standing import ApprovalNeedsSaver
 from .steps import StepTrackerMiddleware
 from .steps_count import CallNotFound, StepState
 from .wrapping_up import PARTIAL, partial_of
@@ -30,6 +34,9 @@ __all__ = [
     "AlertRule",
     "AnswerMiddleware",
     "AppriseNotifier",
+    "ApprovalMiddleware",
+    "ApprovalNeedsSaver",
+    "ApprovalPolicy",
     "AudienceTransformer",
     "Budget",
     "BudgetAlert",
@@ -40,13 +47,18 @@ __all__ = [
     "CallNotFound",
     "InvalidBudget",
     "InvalidNotifier",
+    "InvalidPolicy",
+    "InvalidReply",
     "JournalMiddleware",
     "JournalNeedsSaver",
+    "Judge",
+    "Judgement",
     "Located",
     "LogNotifier",
     "MalformedAnswer",
     "ModelCallFailed",
     "ModelErrorMiddleware",
+    "NotApproved",
     "NotDelivered",
     "NotDone",
     "Notifier",

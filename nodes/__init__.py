@@ -1,6 +1,7 @@
 """Narrow steps with typed contracts; each is a factory that returns a runnable for `add_node`."""
 
 from .approve import Clock, Review, approve_node, utc_now
+from .approve_calls import approve_calls_node
 from .contracts import (
     Angle,
     Angles,
@@ -70,6 +71,7 @@ __all__ = [
     "TooManyModelCalls",
     "UnknownModel",
     "UnsupportedQuote",
+    "approve_calls_node",
     "approve_node",
     "check_brief",
     "dossier_tools",

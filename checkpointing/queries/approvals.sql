@@ -57,6 +57,12 @@ SELECT request_id FROM holdfast.approvals
 WHERE task_id = %(task)s AND thread_id = %(thread)s
 ORDER BY position;
 
+-- name: of_call
+SELECT request_id FROM holdfast.approvals
+WHERE thread_id = %(thread)s AND call_id = %(call)s
+ORDER BY requested_at DESC, step DESC NULLS LAST
+LIMIT 100;
+
 -- name: find
 SELECT request_id FROM holdfast.approvals
 WHERE state = ANY(%(states)s)

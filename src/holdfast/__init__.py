@@ -12,9 +12,17 @@ if TYPE_CHECKING:
         MissingExtra,
         ThreadBusy,
     )
-    from .guardrails import Budget, BudgetMiddleware, JournalMiddleware, StepTrackerMiddleware, effect
+    from .guardrails import (
+        ApprovalMiddleware,
+        Budget,
+        BudgetMiddleware,
+        JournalMiddleware,
+        StepTrackerMiddleware,
+        effect,
+    )
 
 __all__ = [
+    "ApprovalMiddleware",
     "Budget",
     "BudgetMiddleware",
     "Database",

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from email import message_from_bytes, policy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import pytest
-from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.schema import Command
 
 from holdfast.checkpointing import Budget, Database
 from tests.conftest import ROOT, SAMPLES, new_database
+from tests.support.dev_server import Server, langgraph_dev
 from tests.support.openai_server import OpenAIServer
 from tests.support.till import GIVEN, Till
 
@@ -43,72 +36,6 @@ KEY: Final = "sk-canary-8d1f"
 """Stands in the server's environment as a provider's key, and must never come out of it."""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL to a process group")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A `langgraph dev` of our own, in a process group of its own."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-    log_file: Path
-    client: SyncLangGraphClient
-
-    @property
-    def log(self) -> str:
-        """What it has printed so far."""
-        return self.log_file.read_text(errors="replace")
-
-    def wait_until_up(self, tries: int = 300) -> None:
-        """Poll until it answers; fail with its output when it exits or takes longer than half a minute."""
-        for _ in range(tries):
-            if self.process.poll() is not None:
-                pytest.fail(f"langgraph dev exited with {self.process.returncode}:\n{self.log}")
-            try:
-                if httpx.get(f"{self.url}/ok", trust_env=False).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        pytest.fail(f"langgraph dev does not answer at {self.url}:\n{self.log}")
-
-    def kill(self) -> None:
-        """End the whole process group as a power cut would; a second time does nothing."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
-@contextmanager
-def langgraph_dev(folder: Path, environment: Mapping[str, str]) -> Generator[Server]:
-    """A server for the length of the block; it must not have blocked its event loop meanwhile.
-
-    The server writes `.langgraph_api` into its working folder, so it gets a new one; what a second
-    server knows about the first one's threads, it knows from the database.
-    """
-    folder.mkdir()
-    port = free_port()
-    options = ["--no-browser", "--no-reload", "--host", "127.0.0.1", "--port", str(port)]
-    command = [sys.executable, "-m", "langgraph_cli", "dev", *options, "--config", str(ROOT / "langgraph.json")]
-    url, log_file = f"http://127.0.0.1:{port}", folder / "server.log"
-    with log_file.open("wb") as output, get_sync_client(url=url) as client:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        server = Server(url=url, process=process, log_file=log_file, client=client)
-        try:
-            server.wait_until_up()
-            yield server
-        finally:
-            server.kill()
-    assert "BlockingError" not in server.log
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def settings(outbox: Path) -> dict[str, str]:
@@ -347,6 +274,27 @@ def test_a_dossier_elsewhere_is_refused(server: Server, tmp_path: Path, place: s
     assert secret not in told
     assert KEY not in told
     assert "holdfast_test_" not in told  # the database's name, and so its URI
+
+
+@pytest.mark.parametrize("shape", ["decisions", "by interrupt", "agent-inbox"])
+def test_each_shape_of_a_reply_sends_the_message(client: SyncLangGraphClient, shape: str) -> None:
+    """LangChain's, a decision by its interrupt's id, and agent-inbox's."""
+    thread_id = waiting_thread(client)
+    (pause,) = state_of(client, thread_id)["interrupts"]
+    answers: dict[str, Any] = {
+        "decisions": {"decisions": [{"type": "approve"}]},
+        "by interrupt": {pause["id"]: {"type": "approve"}},
+        "agent-inbox": [{"type": "accept", "args": None}],
+    }
+    assert updated(stream(client, thread_id, command={"resume": answers[shape]})) == ["approve", "send"]
+
+
+@pytest.mark.parametrize("name", ["actor", "langgraph_auth_user_id"])
+def test_where_nobody_logs_in_nobody_is_named(client: SyncLangGraphClient, name: str) -> None:
+    """What a caller says of himself is no name: this server authenticates nobody."""
+    thread_id = waiting_thread(client)
+    stream(client, thread_id, command=APPROVE, config={"configurable": {name: "root"}})
+    assert state_of(client, thread_id)["values"]["approval"]["by"] == "unknown"
 
 
 def test_an_invalid_answer_is_refused_and_the_request_stays_open(client: SyncLangGraphClient) -> None:
