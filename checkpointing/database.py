@@ -7,10 +7,10 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 import psycopg
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -39,6 +39,7 @@ from .store import HoldfastStore
 from .threads import Threads
 from .visibility import Audience, VisibilityPolicy
 
+T = TypeVar("T")
 _CONNECT_TIMEOUT: Final = 10
 _POOL_SIZE: Final = 10
 
@@ -209,6 +210,16 @@ class Database:
     ) -> list[str]:
         return await self._bridge.acall_to_end(self._care.prune, older_than, keep, now, dry_run)
 
+    def transact(self, work: Callable[[AsyncConnection[DictRow]], Awaitable[T]]) -> T:
+        """Do some work on one connection, in one transaction: all of it is committed, or nothing.
+
+        It runs on the database's own loop, so it must not call sync methods of the `Database`.
+        """
+        return self._bridge.call(self._transact, work)
+
+    async def atransact(self, work: Callable[[AsyncConnection[DictRow]], Awaitable[T]]) -> T:
+        return await self._bridge.acall_to_end(self._transact, work)
+
     @property
     def usable(self) -> bool:
         """Whether it is open, and was opened by this very process."""
@@ -221,10 +232,16 @@ class Database:
             self._bridge.call(self._stop)
             self._bridge.close()
 
+    async def _transact(self, work: Callable[[AsyncConnection[DictRow]], Awaitable[T]]) -> T:
+        async with self._pool.connection() as connection, connection.transaction():
+            return await work(connection)
+
     async def _start(
         self, serde: MessageSerializer, policy: VisibilityPolicy, on_corruption: Policy, lease_ttl: timedelta
     ) -> None:
         uri = await self._set_up()
+        self.conninfo = uri
+        """What its connections connect to: `uri`, or the embedded Postgres. It may hold a password."""
         self._pool = AsyncConnectionPool[AsyncConnection[DictRow]](
             uri,
             min_size=1,

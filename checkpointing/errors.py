@@ -42,6 +42,14 @@ class ThreadBusy(HoldfastError):
         )
 
 
+class ThreadBegun(HoldfastError):
+    """A run was to begin a thread, and somebody else had begun it."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id: Final = thread_id
+        super().__init__(f"thread {thread_id!r} was begun meanwhile; load it and go on from what is there")
+
+
 class LeaseLost(HoldfastError):
     """A run stood still for so long that another worker has taken, or may have taken, its thread over."""
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -34,6 +34,7 @@ from .connections import BlockingConnections, Connections, LoopConnections, Thre
 from .costs import Costs
 from .deltas import delta_history
 from .durable import Durable
+from .errors import ThreadBegun
 from .grouping import Grouped
 from .histories import history
 from .journal import Journal
@@ -57,6 +58,8 @@ from .writing import Encoder
 
 P = ParamSpec("P")
 T = TypeVar("T")
+NEW_THREAD: Final = "__holdfast_new_thread"
+"""In `configurable`: the thread that the run gives its first input; it is `ThreadBegun` where it has one."""
 
 
 class HoldfastSaver(BaseCheckpointSaver[str]):
@@ -259,8 +262,14 @@ class HoldfastSaver(BaseCheckpointSaver[str]):
     ) -> CheckpointTuple | None:
         await self.leases.acquire(config, run, loop)
         found = await self._loader.load(config)
+        settings = settings_of(config)
+        if (
+            found is not None
+            and settings.get(NEW_THREAD) == settings["thread_id"]
+            and not settings.get("checkpoint_ns")
+        ):
+            raise ThreadBegun(settings["thread_id"])
         if run_control(config) is not None:  # no run stands on what others look at, and it would crowd the rest out
-            settings = settings_of(config)
             checkpoint_id = found.checkpoint["id"] if found else None
             self._durable.note(str(settings["thread_id"]), str(settings.get("checkpoint_ns", "")), checkpoint_id)
         return found

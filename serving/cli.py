@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import audit, budget, costs, doubts, notify, trust, upkeep
-from .common import acting, amount_option, json_option, name_option, with_database
+from . import approvals, audit, budget, costs, doubts, notify, queueing, trust, upkeep
+from .common import acting, json_option, with_database
+from .ordering import Order, outreach_options
 
 if TYPE_CHECKING:
     from langgraph.types import Command
@@ -38,97 +36,25 @@ def cli() -> None:
     """
 
 
-def _price(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value is None:
-        return None
-    from .errors import InvalidPrice
-    from .paying import price_of
-
-    try:
-        price_of(value)
-    except InvalidPrice as error:
-        raise click.BadParameter(str(error)) from None
-    return value
-
-
 @cli.group()
 def run() -> None:
     """Start a graph on a new thread."""
 
 
 @run.command()
-@click.option("--company", required=True, help="Whom the message is for.")
-@click.option("--dossier", required=True, metavar="DIR", help="Folder of .md, .txt, .html and .pdf about them.")
-@click.option("--offer", default="", help="What you offer them, in a sentence or two.")
-@click.option("--to", metavar="ADDRESS", help="The recipient; can still be given at the approval.")
-@click.option("--from", "sender", metavar="ADDRESS", help="The sender.")
-@click.option("--model", default="offline", show_default=True, metavar="M", help="provider:model, or offline.")
-@click.option("--thread", "thread_id", metavar="ID", help="Name of the thread.  [default: made up]")
-@click.option("--outbox", default="outbox", show_default=True, metavar="DIR", help="Where the .eml file goes.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest time for one stage.",
-)
-@click.option("--budget", "limit", callback=amount_option, metavar="USD", help="The most that the run may spend.")
-@click.option("--tenant", callback=name_option, metavar="NAME", help="For whom it is: charged to tenant:NAME too.")
-@click.option(
-    "--price",
-    callback=_price,
-    metavar="IN,OUT",
-    help="The model's, in US dollars per million tokens.  [default: the published one]",
-)
-@json_option
-def outreach(
-    company: str,
-    dossier: str,
-    offer: str,
-    to: str | None,
-    sender: str | None,
-    model: str,
-    thread_id: str | None,
-    outbox: str,
-    timeout: float,
-    limit: Decimal | None,
-    tenant: str | None,
-    price: str | None,
-    as_json: bool,
-) -> int:
+@outreach_options
+def outreach(order: Order, as_json: bool) -> int:
     """Research a company, draft a message that quotes its own documents, and wait for your approval.
 
     \b
     holdfast run outreach --company "Tidewater Instruments" --dossier samples/tidewater-instruments
     """
     from .runs import new_run
-    from .state import Settings
-
-    given = {
-        "company": company,
-        "dossier": str(Path(dossier).expanduser().resolve()),
-        "offer": offer,
-        "to": to,
-        "sender": sender,
-    }
-    brief: OutreachInput = {key: value for key, value in given.items() if value}  # type: ignore[assignment]  # the keys are written out above
-    settings = Settings(
-        model=model,
-        outbox=str(Path(outbox).expanduser().resolve()),
-        timeout=timeout,
-        dossiers=None,
-        correlation_id=uuid.uuid4().hex,
-        budget=None if limit is None else f"{limit:f}",
-        price=price,
-        tenant=tenant,
-    )
 
     async def segment(database: Database) -> int:
-        async with new_run(
-            database, {"company": "", "dossier": "", **brief}, thread_id, settings, acting(None)
-        ) as runner:
-            return await _segment(runner, brief, as_json=as_json)
+        brief, settings = order.brief(), order.settings()
+        async with new_run(database, brief, order.thread_id, settings, acting(None)) as runner:
+            return await _segment(runner, order.given(), as_json=as_json)
 
     return with_database(segment)
 
@@ -143,8 +69,8 @@ def resume(thread: str, as_json: bool) -> int:
 
     async def segment(database: Database) -> int:
         async with database.threads.hold(checked_name(thread)):
-            runner = await resumed(database, thread, actor=acting(None))
-            return await _segment(runner, None, as_json=as_json)
+            runner, given = await resumed(database, thread, actor=acting(None))
+            return await _segment(runner, given, as_json=as_json)
 
     return with_database(segment)
 
@@ -190,18 +116,25 @@ def reject(thread: str, reason: str, actor: str | None, as_json: bool) -> int:
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @json_option
 def threads(limit: int, as_json: bool) -> int:
-    """List the most recent outreach threads."""
+    """List the most recent outreach threads, and others that wait for a worker or could not go on."""
     from rich.console import Console
 
     from . import render
+    from .dispatch import queued
     from .state import survey
 
     async def listing(database: Database) -> int:
-        states = await survey(database, limit)
+        states, known = await survey(database, limit), await queued(database)
+        there = {state.thread_id for state in states}
+        others = [one for one in known if one.thread_id not in there][:limit]
         if as_json:
-            click.echo(render.dump([render.as_json(state) for state in states]))
-        elif states:
-            Console().print(render.table(states))
+            found = queueing.with_queue([render.as_json(state) for state in states], states, known)
+            click.echo(render.dump([*found, *map(queueing.queue_json, others)]))
+        elif states or others:
+            if states:
+                Console().print(render.table(states, queueing.statuses(states, known)))
+            for one in others:
+                click.echo(queueing.queue_line(one))
         else:
             click.echo("no threads yet; `holdfast run outreach --help` says how to start one")
         return 0
@@ -214,10 +147,28 @@ def threads(limit: int, as_json: bool) -> int:
 @json_option
 def show(thread: str, as_json: bool) -> int:
     """Show what a thread has found out, written and decided so far, and what it waits for."""
-    from .state import read
+    from . import render
+    from .dispatch import queued
+    from .errors import UnknownGraph, UnknownThread
+    from .state import checked_name, read
 
     async def shown(database: Database) -> int:
-        _report(await read(database, thread), as_json=as_json, full=True)
+        known = await queued(database, checked_name(thread))
+        try:
+            state = await read(database, thread)
+        except (UnknownThread, UnknownGraph):
+            if not known:
+                raise
+            click.echo(render.dump(queueing.queue_json(known[0])) if as_json else queueing.queue_line(known[0]))
+            return 0
+        current = queueing.current(state, known)
+        if as_json:
+            (found,) = queueing.with_queue([render.as_json(state)], [state], known)
+            click.echo(render.dump(found))
+            return 0
+        _report(state, as_json=False, full=True)
+        if current is not None:
+            click.echo(queueing.queue_line(current))
         return 0
 
     return with_database(shown)
@@ -226,6 +177,8 @@ def show(thread: str, as_json: bool) -> int:
 for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, audit.audit, budget.budget, costs.costs):
     cli.add_command(command)
 for command in (doubts.doubts, doubts.resolve, trust.trust, notify.notify):
+    cli.add_command(command)
+for command in (approvals.approvals, queueing.submit, queueing.worker):
     cli.add_command(command)
 
 

@@ -94,6 +94,34 @@ class InvalidDecision(HoldfastError):
     """The decision holds something that cannot be used; nothing has been decided."""
 
 
+class NotTogether(HoldfastError):
+    """Requests were to be decided in one go, and one of them is to be looked at by itself."""
+
+    def __init__(self, request_id: str, name: str) -> None:
+        super().__init__(
+            f"request {request_id!r} ({name}) may not be decided together with others; nothing was decided: "
+            "decide it by itself"
+        )
+
+
+class NotTaken(HoldfastError):
+    """Of several decisions some were refused; the others were taken."""
+
+    def __init__(self, refusals: list[str]) -> None:
+        super().__init__(f"{len(refusals)} were refused: {' | '.join(refusals)}")
+
+
+class UnusableGraphs(HoldfastError):
+    """A `langgraph.json`, or a graph that it names, cannot be run by a worker."""
+
+
+class AlreadyQueued(HoldfastError):
+    """The thread waits for a worker already."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"thread {thread_id!r} waits for a worker already; `holdfast worker` starts one")
+
+
 class UnreadableHeads(HoldfastError):
     """The file holds no heads of chains as `holdfast audit head --json` prints them."""
 

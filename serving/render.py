@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -129,11 +130,12 @@ def _message(email: Mapping[str, Any]) -> list[str]:
     return [*headers, *email["body"].splitlines()]
 
 
-def table(states: Sequence[ThreadState]) -> Table:
-    """The threads, one a row."""
+def table(states: Sequence[ThreadState], queued: Mapping[str, str] = MappingProxyType({})) -> Table:
+    """The threads, one a row; `queued` is what the queue of workers says of them, by their ids."""
     rows = Table("thread", "status", "node", "company", "updated (UTC)", box=None, pad_edge=False)
     for state in states:
         company = str(state.values.get("company", ""))
-        row = (state.thread_id, state.status, state.node or "", company, utc(state.updated_at))
+        status = queued.get(state.thread_id, state.status)
+        row = (state.thread_id, status, state.node or "", company, utc(state.updated_at))
         rows.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
     return rows

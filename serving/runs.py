@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,7 +20,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, TasksStreamPart
 from pydantic import ValidationError
 
-from holdfast.checkpointing import Database, DatabaseUnavailable, ThreadBusy
+from holdfast.checkpointing import Database, ThreadBusy
 from holdfast.graphs.outreach import OutreachInput, build
 from holdfast.nodes import OfflineExtractiveModel, Review, SmtpServer, check_brief, load_model
 
@@ -30,11 +30,11 @@ from .errors import (
     DeliveryNotConfigured,
     InvalidDecision,
     NotWaiting,
-    RunFailed,
     ThreadExists,
     ThreadFinished,
 )
 from .paying import guardrails
+from .segments import answer_of, run
 from .state import GRAPH, Compiled, Settings, ThreadState, checked_name, command, read
 
 _POLL: Final = 0.1
@@ -59,12 +59,12 @@ class Runner:
         self.settings = settings
         self.control = RunControl()
         self._usage = UsageMetadataCallbackHandler()
-        self._config: RunnableConfig = {
+        self.config: RunnableConfig = {
             "configurable": {"thread_id": thread_id, "graph_id": GRAPH, "actor": actor},
             "metadata": {name: value for name, value in _attribution(settings).items() if value},
             "callbacks": [self._usage],
         }
-        self._graph = _compiled(database, settings, model)
+        self.graph = _compiled(database, settings, model)
 
     async def advance(self, given: OutreachInput | Command[Any] | None, observer: Observer) -> ThreadState:
         """Run until the graph ends, pauses or is asked to stop.
@@ -86,30 +86,16 @@ class Runner:
                 await asyncio.sleep(_POLL)
 
     async def _advance(self, given: OutreachInput | Command[Any] | None, observer: Observer) -> ThreadState:
-        failing: str | None = None
-        try:
-            async for part in self._graph.astream(
+        onward = f"; nothing is lost, go on with: {command('resume', self.thread_id)}"
+        with suppress(GraphDrained):
+            await run(
+                self.graph,
                 given,
-                self._config,
-                stream_mode="tasks",
-                durability="sync",
-                subgraphs=True,
-                control=self.control,
-                version="v2",
-            ):
-                if part["type"] == "tasks":
-                    failing = failing if part["ns"] else part["data"]["name"]
-                    observer.event(part, self.tokens)
-        except GraphDrained:
-            pass
-        except (DatabaseUnavailable, ThreadBusy):
-            raise
-        except Exception as error:
-            where = f"{failing} failed" if failing else "the run failed"
-            raise RunFailed(
-                f"{where}: {type(error).__name__}: {error}; "
-                f"nothing is lost, go on with: {command('resume', self.thread_id)}"
-            ) from error
+                self.config,
+                self.control,
+                lambda part: observer.event(part, self.tokens),
+                onward=onward,
+            )
         return await read(self.database, self.thread_id)
 
     @property
@@ -154,6 +140,16 @@ def new_thread_id(company: str) -> str:
     return f"{slug or GRAPH}-{secrets.token_hex(4)}"
 
 
+def checked_order(brief: OutreachInput, thread_id: str | None, settings: Settings) -> str:
+    """The name of a new thread, if its brief can be worked on.
+
+    Raises:
+        InvalidThread, InvalidBrief, DossierNotFound: see `new_run`.
+    """
+    check_brief(brief, needs_recipient=_smtp(settings) is not None)
+    return checked_name(thread_id if thread_id is not None else new_thread_id(brief["company"]))
+
+
 @asynccontextmanager
 async def new_run(
     database: Database, brief: OutreachInput, thread_id: str | None, settings: Settings, actor: str
@@ -165,8 +161,7 @@ async def new_run(
         ThreadBusy: somebody else is starting it at this moment.
         InvalidBrief, DossierNotFound, UnknownModel, UnpricedModel: the run could not get anywhere.
     """
-    check_brief(brief, needs_recipient=_smtp(settings) is not None)
-    name = checked_name(thread_id if thread_id is not None else new_thread_id(brief["company"]))
+    name = checked_order(brief, thread_id, settings)
     runner = Runner(database, name, settings, model=await _load(settings), actor=actor)
     async with database.threads.hold(name):
         if await database.saver.aget_tuple({"configurable": {"thread_id": name}}) is not None:
@@ -177,8 +172,8 @@ async def new_run(
         yield runner
 
 
-async def resumed(database: Database, thread_id: str, *, actor: str) -> Runner:
-    """A runner for a thread that can go on by itself, run as it was started.
+async def resumed(database: Database, thread_id: str, *, actor: str) -> tuple[Runner, Command[Any] | None]:
+    """A runner for a thread that can go on by itself, run as it was started, and what it is to be given.
 
     Raises:
         UnknownThread, UnknownGraph: there is no such thread, or it is not an outreach run.
@@ -188,12 +183,24 @@ async def resumed(database: Database, thread_id: str, *, actor: str) -> Runner:
     state = await read(database, thread_id)
     if state.status in {"finished", "rejected"}:
         raise ThreadFinished(f"thread {thread_id!r} is {_outcome(state)}; there is nothing to resume")
-    if state.status == "waiting":
+    runner = Runner(database, thread_id, state.settings, model=await _load(state.settings), actor=actor)
+    answer = await answer_of(database, runner.graph, runner.config) if state.status == "waiting" else None
+    if state.status == "waiting" and answer is None:
         raise ApprovalPending(
             f"thread {thread_id!r} waits for a decision: {command('approve', thread_id)}, "
             f"or {command('reject', thread_id, '--reason')} …"
         )
-    return Runner(database, thread_id, state.settings, model=await _load(state.settings), actor=actor)
+    return runner, answer
+
+
+async def outreach_runner(database: Database, thread_id: str, *, actor: str) -> Runner:
+    """A runner for an outreach thread, wherever it stands: begun, or only submitted.
+
+    Raises:
+        UnknownModel, UnpricedModel, MissingExtra, DeliveryNotConfigured: it cannot be run here as it was started.
+    """
+    settings = Settings(**await database.threads.arecall(thread_id))
+    return Runner(database, thread_id, settings, model=await _load(settings), actor=actor)
 
 
 async def decidable(database: Database, thread_id: str, *, actor: str) -> tuple[Runner, ThreadState]:

@@ -134,7 +134,7 @@ def status_of(snapshot: StateSnapshot) -> tuple[Status, str | None]:
     """A snapshot's status, and its error if it failed."""
     if snapshot.interrupts:
         return "waiting", None
-    if not snapshot.next:
+    if not snapshot.tasks:
         approval: Mapping[str, Any] | None = snapshot.values.get("approval")
         return ("rejected" if approval and approval["decision"] == "rejected" else "finished"), None
     # A second Ctrl-C cancels the node that runs; LangGraph records that as its error, but nothing failed.

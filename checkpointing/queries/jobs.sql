@@ -1,0 +1,125 @@
+-- name: lock_jobs_setup
+SELECT pg_advisory_xact_lock(%(key)s);
+
+-- name: jobs_version
+-- No row: the schema is not there. NULL: its tables are not.
+SELECT CASE WHEN to_regclass(format('%%I.procrastinate_jobs', nspname)) IS NOT NULL
+    THEN coalesce(obj_description(oid, 'pg_namespace'), 'procrastinate 0.0.0') END
+FROM pg_namespace WHERE nspname = %(schema)s;
+
+-- name: to_jobs
+-- For this transaction; the search path as it was before.
+WITH before AS MATERIALIZED (SELECT current_setting('search_path') AS path)
+SELECT path, set_config('search_path', concat_ws(', ', %(schema)s::text, nullif(path, '')), true) FROM before;
+
+-- name: back_from_jobs
+SELECT set_config('search_path', %(path)s, true);
+
+-- name: create_failures
+-- What a thread's last segment failed with; the row goes when the thread has gone on.
+CREATE TABLE IF NOT EXISTS failures (
+    thread_id text PRIMARY KEY,
+    graph text NOT NULL,
+    error text NOT NULL,
+    transient boolean NOT NULL,
+    attempts integer NOT NULL,
+    at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: record_failure
+INSERT INTO holdfast_jobs.failures (thread_id, graph, error, transient, attempts)
+VALUES (%(thread_id)s, %(graph)s, %(error)s, %(transient)s, 1)
+ON CONFLICT (thread_id) DO UPDATE SET
+    graph = excluded.graph, error = excluded.error, transient = excluded.transient,
+    attempts = failures.attempts + 1, at = now()
+RETURNING attempts;
+
+-- name: forget_failure
+DELETE FROM holdfast_jobs.failures WHERE thread_id = %(thread_id)s;
+
+-- name: jobs_there
+SELECT to_regclass('holdfast_jobs.failures') IS NOT NULL;
+
+-- name: queued
+-- Threads that wait for a worker, are run by one, or could not go on; newest first.
+SELECT DISTINCT ON (thread_id) thread_id, graph, state, error, attempts, since
+FROM (
+    SELECT
+        j.lock AS thread_id,
+        j.args ->> 'graph' AS graph,
+        CASE j.status WHEN 'doing' THEN 'running' ELSE 'queued' END AS state,
+        f.error,
+        coalesce(f.attempts, 0) AS attempts,
+        (SELECT max(e.at) FROM holdfast_jobs.procrastinate_events AS e WHERE e.job_id = j.id AND e.type <> 'scheduled')
+            AS since
+    FROM holdfast_jobs.procrastinate_jobs AS j
+    LEFT JOIN holdfast_jobs.failures AS f ON f.thread_id = j.lock
+    WHERE j.status IN ('todo', 'doing') AND j.lock IS NOT NULL
+        AND (%(thread_id)s::text IS NULL OR j.lock = %(thread_id)s)
+    UNION ALL
+    SELECT thread_id, graph, 'failed', error, attempts, at
+    FROM holdfast_jobs.failures
+    WHERE %(thread_id)s::text IS NULL OR thread_id = %(thread_id)s
+) AS known
+ORDER BY thread_id, CASE state WHEN 'running' THEN 0 WHEN 'queued' THEN 1 ELSE 2 END
+LIMIT %(limit)s;
+
+-- name: lock_thread
+-- Who asks whether a thread is there is alone in asking until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended(%(thread_id)s, 1785684595));
+
+-- name: begun
+-- Whether a thread is there, and whether it waits for a worker or has one.
+SELECT
+    EXISTS (SELECT FROM checkpoints WHERE thread_id = %(thread_id)s AND checkpoint_ns = '') AS saved,
+    EXISTS (
+        SELECT FROM holdfast_jobs.procrastinate_jobs WHERE lock = %(thread_id)s AND status IN ('todo', 'doing')
+    ) AS queued;
+
+-- name: lock_task
+-- Of two that decide about the same task at once, the second sees what the first did.
+SELECT pg_advisory_xact_lock(hashtextextended(%(thread_id)s || chr(1) || %(task_id)s, 1785684595));
+
+-- name: task_open
+SELECT EXISTS (
+    SELECT FROM holdfast.approvals
+    WHERE thread_id = %(thread_id)s AND task_id = %(task_id)s AND state = 'waiting'
+) AS open;
+
+-- name: overlooked
+-- Decided requests whose thread stands still where it asked: who decided could not enqueue anything. By the task of
+-- the root graph, whose id is in the namespace of whatever runs inside of it.
+SELECT a.thread_id, a.task_id, a.graph_id, h.checkpoint_id, max(a.decided_at) AS decided_at
+FROM holdfast.approvals AS a
+JOIN holdfast.heads AS h ON h.thread_id = a.thread_id AND h.checkpoint_ns = ''
+WHERE a.state NOT IN ('waiting', 'waived') AND a.graph_id IS NOT NULL
+    AND (%(since)s::timestamptz IS NULL OR a.decided_at >= %(since)s)
+    AND EXISTS (
+        SELECT FROM checkpoint_writes AS w
+        WHERE w.thread_id = a.thread_id AND w.checkpoint_ns = '' AND w.checkpoint_id = h.checkpoint_id
+            AND w.channel = '__interrupt__'
+            AND w.task_id = coalesce(nullif(split_part(split_part(a.checkpoint_ns, '|', 1), ':', 2), ''), a.task_id)
+    )
+    AND NOT EXISTS (
+        SELECT FROM holdfast_jobs.procrastinate_jobs AS j
+        WHERE j.lock = a.thread_id AND j.status IN ('todo', 'doing')
+    )
+    AND NOT EXISTS (
+        SELECT FROM holdfast.approvals AS o
+        WHERE o.thread_id = a.thread_id AND o.task_id = a.task_id AND o.state = 'waiting'
+    )
+GROUP BY a.thread_id, a.task_id, a.graph_id, h.checkpoint_id
+LIMIT 200;
+
+-- name: try_lock_takeover
+SELECT pg_try_advisory_xact_lock(%(key)s) AS held;
+
+-- name: finish_own_job
+-- What has become of it is in the record of its thread.
+DELETE FROM procrastinate_jobs WHERE id = %(job_id)s AND worker_id = %(worker_id)s AND status = 'doing';
+
+-- name: retry_own_job
+SELECT procrastinate_retry_job_v2(id, %(retry_at)s, NULL, NULL, NULL)
+FROM (
+    SELECT id FROM procrastinate_jobs WHERE id = %(job_id)s AND worker_id = %(worker_id)s AND status = 'doing' FOR UPDATE
+) AS own;
