@@ -1,0 +1,276 @@
+"""What the pages show, made of what the database says; nothing is read or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, cast
+
+from langchain_core.messages import AIMessage, ToolMessage
+
+from holdfast.checkpointing import ApprovalRequest, AuditEvent, DecisionType, LoggedMessage
+from holdfast.checkpointing.requests import EXPIRY
+from holdfast.checkpointing.visibility import is_mapping
+
+from ..telling import Teller, Totals, dollars
+from .showing import Shown, kind, relative, shown, utc
+
+_SOON: Final = timedelta(hours=1)
+_SUMMARY: Final = 3
+_EVIDENCE: Final = 40
+_STATES: Final = {
+    "waived": "Nobody had to be asked",
+    "waiting": "Waiting",
+    "approved": "Approved",
+    "edited": "Approved with changes",
+    "rejected": "Rejected",
+    "responded": "Answered",
+    "expired": "Expired",
+    "withdrawn": "Withdrawn",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """Until when a request can be decided."""
+
+    at: datetime | None
+    said: str
+    exact: str
+    urgency: str
+    """`overdue`, `soon`, `later` or `none`."""
+
+
+def deadline(request: ApprovalRequest, now: datetime) -> Deadline:
+    """A request's deadline as seen from now."""
+    at = request.expires_at
+    if at is None:
+        return Deadline(at=None, said="no deadline", exact="", urgency="none")
+    if at <= now:
+        late = relative(at, now).removesuffix(" ago")
+        said = "overdue just now" if late == "just now" else f"overdue by {late}"
+        return Deadline(at=at, said=said, exact=utc(at), urgency="overdue")
+    return Deadline(at=at, said=relative(at, now), exact=utc(at), urgency="soon" if at - now <= _SOON else "later")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A request in a list."""
+
+    request: ApprovalRequest
+    summary: str
+    deadline: Deadline
+    standing: str
+    """In plain words: who decided, or who may."""
+    mine: bool
+    """Whether whoever looks may decide it."""
+    mark: str | None
+    """Of the form, where it may be decided with others."""
+
+
+def may_decide(request: ApprovalRequest, name: str) -> bool:
+    """Whether a person may decide a request now."""
+    asked = not request.deciders or name in request.deciders
+    return not request.settled and asked and name not in request.votes
+
+
+def summary(request: ApprovalRequest) -> str:
+    """What is asked for, on a line."""
+    if request.description.strip():
+        return request.description
+    told = [f"{name}: {_brief(value)}" for name, value in list(request.arguments.items())[:_SUMMARY]]
+    more = len(request.arguments) - len(told)
+    return " · ".join([*told, f"and {more} more"] if more > 0 else told) or "no arguments"
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, str):
+        return value[:60] + "…" if len(value) > 60 else value  # noqa: PLR2004 - a part of a line
+    known = kind(value)
+    return known if known in ("list", "object") else str(value)
+
+
+def people(names: Sequence[str]) -> str:
+    """Who may decide, in plain words."""
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or "anybody signed in"
+
+
+def state_said(request: ApprovalRequest) -> str:
+    """A request's state in plain words."""
+    if request.state == "waiting":
+        return "Escalated, waiting" if request.level else "Waiting"
+    if request.state == "approved" and request.decided_by == EXPIRY:
+        return "Approved, as nobody decided in time"
+    return _STATES[request.state]
+
+
+def standing(request: ApprovalRequest, now: datetime) -> str:
+    """Who may decide a request, or who did and when."""
+    if request.state == "waived":
+        return f"Nobody had to be asked: {request.waived or 'the policy says so'}"
+    if request.settled:
+        by = "" if request.decided_by in (EXPIRY, None) else f" by {request.decided_by}"
+        at = f", {relative(request.decided_at, now)}" if request.decided_at else ""
+        return f"{state_said(request)}{by}{at}"
+    missing = request.terms.quorum - len(request.votes)
+    needed = f" · {missing} more approval{'' if missing == 1 else 's'} needed" if request.terms.quorum > 1 else ""
+    return f"For {people(request.deciders)}{needed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the agent knew, in the parts that a page shows."""
+
+    facts: tuple[Shown, ...]
+    evidence: tuple[tuple[str, str], ...]
+    """Texts, and where each is from."""
+    messages: tuple[tuple[str, str], ...]
+    """Who said it, and what."""
+    rest: tuple[Shown, ...]
+
+
+def known(context: Mapping[str, Any]) -> Known:
+    """A request's context: evidence and messages as what they are, single values as facts, the rest as JSON."""
+    evidence: list[tuple[str, str]] = []
+    messages: list[tuple[str, str]] = []
+    facts: list[Shown] = []
+    rest: list[Shown] = []
+    for name, value in context.items():
+        if name == "evidence" and isinstance(value, list):
+            evidence += [_cited(item) for item in cast("list[object]", value)[:_EVIDENCE]]
+        elif name == "messages" and isinstance(value, list):
+            messages += [_said(item) for item in cast("list[object]", value)[-_EVIDENCE:]]
+        elif value is None or isinstance(value, str | int | float):
+            facts.append(shown(name.replace("_", " "), value))
+        elif is_mapping(value) and _is_flat(value):
+            facts += [shown(f"{name} {key}".replace("_", " "), inner) for key, inner in value.items()]
+        else:
+            rest.append(shown(name.replace("_", " "), value))
+    return Known(facts=tuple(facts), evidence=tuple(evidence), messages=tuple(messages), rest=tuple(rest))
+
+
+def _is_flat(value: Mapping[str, Any]) -> bool:
+    return 0 < len(value) <= _EVIDENCE and all(one is None or isinstance(one, str | int | float) for one in value.values())
+
+
+def _cited(item: object) -> tuple[str, str]:
+    if not is_mapping(item):
+        return (item if isinstance(item, str) else shown("", item).text), ""
+    text = next((str(item[key]) for key in ("quote", "text", "statement", "content") if item.get(key)), None)
+    source = next((str(item[key]) for key in ("document", "source", "url", "title", "tool") if item.get(key)), "")
+    return (text if text is not None else shown("", dict(item)).text), source
+
+
+def _said(item: object) -> tuple[str, str]:
+    if not is_mapping(item):
+        return "", item if isinstance(item, str) else shown("", item).text
+    who = str(item.get("name") or item.get("role") or item.get("type") or "")
+    text = item.get("text", item.get("content"))
+    return who, text if isinstance(text, str) else shown("", text if text is not None else dict(item)).text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A message of the run, as a page shows it."""
+
+    who: str
+    role: str
+    about: str
+    text: str
+    calls: tuple[str, ...]
+
+
+def said(logged: LoggedMessage) -> Said:
+    """A logged message; what it consists of besides text is named."""
+    message = logged.message
+    role = {"human": "Person", "ai": "Agent", "tool": "Tool", "system": "System"}.get(message.type, message.type)
+    name = message.name if isinstance(message, ToolMessage) and message.name else None
+    about = [logged.node and f"in {logged.node}", None if logged.step is None else f"step {logged.step}"]
+    calls = [str(call["name"]) for call in message.tool_calls] if isinstance(message, AIMessage) else []
+    other = [
+        str(block.get("type", "part"))
+        for block in (message.content if isinstance(message.content, list) else [])
+        if is_mapping(block) and block.get("type") not in ("text", "tool_use", "tool_call", "function_call")
+    ]
+    text = "\n".join([message.text, *(f"[{block}]" for block in other)]).strip("\n")
+    return Said(
+        who=f"{role} {name}" if name else role,
+        role=message.type,
+        about=" · ".join([*(part for part in about if part), utc(logged.created_at)]),
+        text=text,
+        calls=tuple(calls),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """An event on a timeline."""
+
+    event: AuditEvent
+    heading: str
+    detail: str
+    facts: str
+    tone: str
+    """`approval`, `bad`, `money` or `plain`."""
+    thread: str | None
+    """Where it is another thread than that of the event before."""
+
+
+def timeline(events: Iterable[AuditEvent]) -> tuple[list[Moment], Totals]:
+    """Events in plain words, and what they come to."""
+    teller = Teller()
+    moments: list[Moment] = []
+    before: str | None = None
+    for event in events:
+        lines = teller.tell(event).split("\n")
+        first, *detail = lines[1:] if event.thread_id != before else lines
+        words = first.partition("  ")[2]
+        actor, _, told = words.partition(": ")
+        heading, *facts = told.split(" · ")
+        moments.append(
+            Moment(
+                event=event,
+                heading=f"{actor} — {heading}",
+                detail="\n".join(text.strip() for text in detail),
+                facts=" · ".join(facts),
+                tone=_tone(event),
+                thread=event.thread_id if event.thread_id != before else None,
+            )
+        )
+        before = event.thread_id
+    return moments, teller.totals
+
+
+def _tone(event: AuditEvent) -> str:
+    subject, _, verb = event.kind.partition(".")
+    if verb in ("failed", "in_doubt", "expired", "refused", "exceeded") or subject == "damage":
+        return "bad"
+    if subject == "approval":
+        return "approval"
+    return "money" if event.cost else "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a thread or a decision did cost."""
+
+    cost: Decimal
+    tokens: int
+    model_calls: int
+    tool_calls: int
+    unpriced: int
+
+    def __str__(self) -> str:
+        calls = f"{self.model_calls:,} model and {self.tool_calls:,} tool calls"
+        unpriced = f", {self.unpriced} without a price" if self.unpriced else ""
+        return f"{dollars(self.cost)} · {self.tokens:,} tokens · {calls}{unpriced}"
+
+
+ACTIONS: Final[Mapping[DecisionType, str]] = {
+    "approve": "Approve",
+    "edit": "Approve with changes",
+    "reject": "Reject",
+    "respond": "Answer instead",
+}
