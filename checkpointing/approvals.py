@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from psycopg import AsyncConnection, Connection
 
-from .bridge import Bridge
-from .connections import Connections
+from .arrays import TextArray
+from .bridge import Bridge, one_line
+from .connections import Connections, Steps, Within, is_lost, run_again
+from .errors import LeaseLost
+from .forms import findable
 from .leases import Lease
+from .refusals import UnknownRequest
 from .requests import ApprovalRequest, Change, Decided, NewRequest, RequestState
+from .sql import queries
 from .statements import Clock
+from .verdicts import check_id, fits, formed, refused, request_of, row_of, verdict_of, withdrawal
 
+SQL: Final = queries("approvals")
 CHANNEL: Final = "holdfast_approvals"
 """Where the id of each request is notified that changes."""
 WAITING: Final[tuple[RequestState, ...]] = ("waiting",)
+_log: Final = logging.getLogger("holdfast.approvals")
 Also = Callable[[AsyncConnection[Any], ApprovalRequest, str], Awaitable[None]]
 AlsoBlocking = Callable[[Connection[Any], ApprovalRequest, str], None]
 
@@ -128,13 +139,32 @@ class Approvals:
         return await self._bridge.acall_to_end(self._tend, now, limit)
 
     async def _open(self, requests: Sequence[NewRequest], lease: Lease | None) -> list[ApprovalRequest]:
-        raise NotImplementedError
+        rows = [row_of(request) for request in requests]
+        common = {"at": self.clock(), "worker": self._worker}
+
+        def steps() -> Steps[list[ApprovalRequest]]:
+            if lease is not None:
+                yield from _fence(lease, sorted({request.thread_id for request in requests}))
+            done: dict[str, str] = {}
+            for row in rows:
+                for fresh in (yield SQL["open"], {**row, **common}):
+                    done[row["id"]] = fresh[0]
+            opened = yield from _requests([row["id"] for row in rows])
+            for request in opened:
+                if request.request_id in done:
+                    yield from self._besides(request, done.pop(request.request_id))
+            return opened
+
+        return await run_again(self._connections, steps, transaction=True)
 
     async def _of_task(self, thread_id: str, task_id: str) -> list[ApprovalRequest]:
-        raise NotImplementedError
+        return await self._listed("of_task", {"thread": thread_id, "task": task_id})
 
     async def _get(self, request_id: str) -> ApprovalRequest:
-        raise NotImplementedError
+        check_id(request_id)
+        for request in await run_again(self._connections, lambda: _requests([request_id])):
+            return request
+        raise UnknownRequest(request_id)
 
     async def _find(
         self,
@@ -144,13 +174,109 @@ class Approvals:
         for_decider: str | None,
         limit: int,
     ) -> list[ApprovalRequest]:
-        raise NotImplementedError
+        if not findable(thread_id, correlation_id, for_decider):
+            return []
+        wanted = {
+            "thread": thread_id,
+            "correlation": correlation_id,
+            "states": TextArray(states),
+            "person": for_decider,
+            "limit": limit,
+        }
+        return [request for request in await self._listed("find", wanted) if request.state in states]
+
+    async def _listed(self, query: str, parameters: Mapping[str, Any]) -> list[ApprovalRequest]:
+        def steps() -> Steps[list[ApprovalRequest]]:
+            rows = yield SQL[query], parameters
+            return (yield from _requests([row[0] for row in rows]))
+
+        return await run_again(self._connections, steps)
 
     async def _decide(self, request_id: str, decided: Decided) -> ApprovalRequest:
-        raise NotImplementedError
+        check_id(request_id)
+        edited = formed(request_id, decided)
+        if edited is not None:
+            fits(await self._get(request_id), edited)
+        return await self._settle(request_id, verdict_of(decided, edited))
 
     async def _withdraw(self, request_id: str, by: str, why: str) -> ApprovalRequest:
-        raise NotImplementedError
+        check_id(request_id)
+        return await self._settle(request_id, withdrawal(request_id, by, why))
+
+    async def _settle(self, request_id: str, verdict: Mapping[str, Any]) -> ApprovalRequest:
+        # The token tells the server that it is this very verdict, should a lost connection hide that it was taken.
+        mine = {"id": request_id, "token": uuid.uuid4().hex, "worker": self._worker, "at": self.clock()}
+
+        def steps() -> Steps[tuple[str | None, ApprovalRequest | None]]:
+            ((done, refusal),) = yield SQL["decide"], {**verdict, **mine}
+            found = yield from _requests([request_id])
+            request = found[0] if found else None
+            if done is not None and request is not None:
+                yield from self._besides(request, done)
+            return refusal, request
+
+        refusal, request = await run_again(self._connections, steps, transaction=True)
+        if request is None:
+            raise UnknownRequest(request_id)
+        if refusal is not None:
+            raise refused(refusal, request, verdict)
+        return request
 
     async def _tend(self, now: datetime | None, limit: int) -> list[Change]:
-        raise NotImplementedError
+        at = now or self.clock()
+
+        def due() -> Steps[list[str]]:
+            return [row[0] for row in (yield SQL["due"], {"at": at, "limit": limit})]
+
+        changes: list[Change] = []
+        failed: Exception | None = None
+        for request_id in await run_again(self._connections, due):
+            try:
+                changes += await self._tend_one(request_id, at)
+            except Exception as error:
+                # What is done besides may fail for one of them: the others are not to wait for that.
+                if is_lost(error):
+                    raise
+                _log.warning("request %s is due, and what is to be done failed: %s", request_id, one_line(error))
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return changes
+
+    async def _tend_one(self, request_id: str, at: datetime | None) -> list[Change]:
+        def steps() -> Steps[list[Change]]:
+            ((done,),) = yield SQL["tend"], {"at": at, "id": request_id, "worker": self._worker}
+            if done is None:
+                return []
+            (request,) = yield from _requests([request_id])
+            yield from self._besides(request, done)
+            return [Change(request, done)]
+
+        return await run_again(self._connections, steps, transaction=True)
+
+    def _besides(self, request: ApprovalRequest, done: str) -> Steps[None]:
+        """What is to be done in the same transaction."""
+        if self.also is not None or self.also_blocking is not None:
+            yield Within(partial(self._soon, request, done), partial(self._now, request, done))
+
+    async def _soon(self, request: ApprovalRequest, done: str, connection: AsyncConnection[Any]) -> None:
+        if self.also is None:
+            raise TypeError("also_blocking is for a saver on a ConnectionPool; here, set also")
+        await self.also(connection, request, done)
+
+    def _now(self, request: ApprovalRequest, done: str, connection: Connection[Any]) -> None:
+        if self.also_blocking is None:
+            raise TypeError("nothing can be awaited on the connections of a ConnectionPool; set also_blocking")
+        self.also_blocking(connection, request, done)
+
+
+def _requests(ids: Sequence[str]) -> Steps[list[ApprovalRequest]]:
+    rows = yield SQL["get"], {"ids": TextArray(ids)}
+    return [request_of(*row) for row in rows]
+
+
+def _fence(lease: Lease, threads: Sequence[str]) -> Steps[None]:
+    for thread_id in threads:
+        ((holds,),) = yield SQL["holds"], {"thread": thread_id, "epoch": lease.epoch}
+        if not holds:
+            raise LeaseLost(thread_id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
@@ -18,7 +19,21 @@ from .arrays import adapt
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
-Steps = Generator[tuple[bytes, Mapping[str, Any]], Rows, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A step that is no statement: a function of the connection on which the steps are, in their transaction.
+
+    What it does is done as a whole: an error that it did not let out, and that the server has not forgotten, is one.
+    """
+
+    soon: Callable[[AsyncConnection[Any]], Awaitable[None]]
+    now: Callable[[Connection[Any]], None]
+    """Where the connection is one of those that block."""
+
+
+Steps = Generator[tuple[bytes, Mapping[str, Any]] | Within, Rows, T]
 """A piece of database work: yields statements with their parameters, is sent the rows, returns its result."""
 
 _PAUSES: Final = (0.05, 0.5, 2.0)
@@ -185,10 +200,15 @@ async def _drive(connection: AsyncConnection[Any], steps: Steps[T], *, transacti
     adapt(connection)
     async with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
         try:
-            statement, parameters = next(steps)
+            step = next(steps)
             while True:
-                await cursor.execute(statement, parameters)
-                statement, parameters = steps.send(await cursor.fetchall() if cursor.description else [])
+                if isinstance(step, Within):
+                    async with connection.transaction():
+                        await step.soon(connection)
+                    step = steps.send([])
+                else:
+                    await cursor.execute(*step)
+                    step = steps.send(await cursor.fetchall() if cursor.description else [])
         except StopIteration as end:
             result: T = end.value
             return result
@@ -198,10 +218,15 @@ def _drive_blocking(connection: Connection[Any], steps: Steps[T]) -> T:
     adapt(connection)
     with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
         try:
-            statement, parameters = next(steps)
+            step = next(steps)
             while True:
-                cursor.execute(statement, parameters)
-                statement, parameters = steps.send(cursor.fetchall() if cursor.description else [])
+                if isinstance(step, Within):
+                    with connection.transaction():
+                        step.now(connection)
+                    step = steps.send([])
+                else:
+                    cursor.execute(*step)
+                    step = steps.send(cursor.fetchall() if cursor.description else [])
         except StopIteration as end:
             result: T = end.value
             return result

@@ -24,6 +24,8 @@ OURS: Final = "holdfast:"
 """What the names of those begin with who decide and are nobody; a person cannot be called so."""
 EXPIRY: Final = f"{OURS}expiry"
 """Who has decided a request that nobody did in time."""
+POLICY: Final = f"{OURS}policy"
+"""Who has waived one."""
 NAME: Final = 200
 """Characters of a name."""
 SHORTEST: Final = timedelta(seconds=1)
@@ -108,7 +110,7 @@ class NewRequest:
     name: str
     """Of the action: a tool."""
     arguments: Mapping[str, Any]
-    """JSON, as all that follows."""
+    """JSON. In the record NUL and lone surrogates are replaced; the digest is of what was given."""
     description: str = ""
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What the agent knew: evidence, confidence, cost so far, steps, limits, the newest messages."""
@@ -145,7 +147,7 @@ class ApprovalRequest(NewRequest):
     """Who has approved so far."""
     reminded: int = 0
     decided_by: str | None = None
-    """`EXPIRY` where time decided."""
+    """Who; `EXPIRY` where time decided, `POLICY` where nobody had to."""
     decided_at: datetime | None = None
     decision: DecisionType | None = None
     message: str = ""
@@ -167,6 +169,11 @@ class ApprovalRequest(NewRequest):
     def final_arguments(self) -> Mapping[str, Any]:
         """The arguments as they were approved, if they were."""
         return self.arguments if self.edited is None else self.edited
+
+    @property
+    def final_digest(self) -> str:
+        """Of the action as it was approved, if it was."""
+        return self.digest if self.edited is None else action_digest(self.name, self.edited)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

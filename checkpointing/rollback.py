@@ -136,6 +136,8 @@ def _move(thread_id: str, checkpoint_id: str) -> Steps[str]:
             last = yield from _save(_copied(thread_id, row, last))
         else:
             last = yield from _save(_emptied(thread_id, ns, last))
+    # What was asked is asked again, of the tasks that are to come.
+    yield SQL["withdraw_approvals"], {"threads": [thread_id], "why": "the thread was rolled back"}
     # The root last: its subgraphs' states are then older than it, should it be a target one day.
     return (yield from _save(_copied(thread_id, target, last)))
 

@@ -83,10 +83,14 @@ class Upkeep:
         def found() -> Steps[list[str]]:
             return [row[0] for row in (yield SQL["threads_of_runs"], {"runs": sorted(runs)})]
 
+        def steps(ids: list[str]) -> Steps[None]:
+            yield from self._reduced(ids[0], lambda history: _without(history, runs), runs)
+            gone = {"threads": ids, "runs": sorted(runs)}
+            yield SQL["withdraw_approvals_of_runs"], {**gone, "why": "the run was removed"}
+            yield SQL["delete_approvals_of_runs"], gone
+
         for thread_id in await run_again(self.connections, found):
-            await self._alone(
-                [thread_id], lambda ids: self._reduced(ids[0], lambda history: _without(history, runs), runs)
-            )
+            await self._alone([thread_id], steps)
 
     async def prune_idle(self, before: datetime, *, keep: Audience | None = None) -> list[str]:
         """Remove threads that were last active before a moment; `keep` the messages that an audience may see.
@@ -293,8 +297,9 @@ def _run_of(row: tuple[Any, ...]) -> str | None:
 
 def _deleted(threads: list[str], keep: Sequence[str]) -> Steps[None]:
     wanted = {"threads": threads, "keep": list(keep)}
+    yield SQL["withdraw_approvals"], {**wanted, "why": "the thread was removed"}
     names = ("checkpoints", "blobs", "writes", "messages", "heads", "leases", "incidents", "settings", "effects")
-    for table in names:
+    for table in (*names, "approvals"):
         yield SQL[f"delete_{table}"], wanted
 
 
@@ -304,6 +309,8 @@ def _moment(before: datetime, keep: Audience | None) -> dict[str, Any]:
 
 
 def _deleted_idle(threads: list[str], moment: Mapping[str, Any]) -> Steps[list[str]]:
+    # A decision that is being taken makes its thread active: it is waited for, and those to come find nothing.
+    yield SQL["lock_approvals"], {"threads": threads}
     idle = [row[0] for row in (yield SQL["still_idle"], {**moment, "threads": threads})]
     if idle:
         yield from _deleted(idle, moment["keep"])

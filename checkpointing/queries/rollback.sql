@@ -72,3 +72,6 @@ VALUES (
 INSERT INTO holdfast.heads (thread_id, checkpoint_ns, checkpoint_id, writes, generation)
 VALUES (%(thread_id)s, %(checkpoint_ns)s, %(checkpoint_id)s, 0, %(generation)s)
 ON CONFLICT (thread_id, checkpoint_ns) DO UPDATE SET (checkpoint_id, writes) = (excluded.checkpoint_id, 0);
+
+-- name: withdraw_approvals
+SELECT holdfast.withdraw_approvals(%(threads)s::text[], %(why)s);

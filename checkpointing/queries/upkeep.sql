@@ -59,6 +59,21 @@ DELETE FROM holdfast.threads WHERE thread_id = ANY(%(threads)s::text[]);
 -- name: delete_effects
 DELETE FROM holdfast.effects WHERE thread_id = ANY(%(threads)s::text[]);
 
+-- name: withdraw_approvals
+SELECT holdfast.withdraw_approvals(%(threads)s::text[], %(why)s);
+
+-- name: delete_approvals
+DELETE FROM holdfast.approvals WHERE thread_id = ANY(%(threads)s::text[]);
+
+-- name: withdraw_approvals_of_runs
+SELECT holdfast.withdraw_approvals(%(threads)s::text[], %(why)s, %(runs)s::text[]);
+
+-- name: delete_approvals_of_runs
+DELETE FROM holdfast.approvals WHERE thread_id = ANY(%(threads)s::text[]) AND run_id = ANY(%(runs)s::text[]);
+
+-- name: lock_approvals
+SELECT 1 FROM holdfast.approvals WHERE thread_id = ANY(%(threads)s::text[]) ORDER BY thread_id, request_id FOR UPDATE;
+
 -- name: delete_messages
 -- All of these threads' messages, but those of the visibilities that are to stay.
 DELETE FROM holdfast.messages
@@ -195,11 +210,15 @@ FROM (
 WHERE h.thread_id = %(thread_id)s AND h.checkpoint_ns = newest.checkpoint_ns;
 
 -- name: idle
--- Threads whose newest checkpoint is older than a moment; of messages that outlived their checkpoints, the newest.
+-- Threads whose newest checkpoint is older than a moment; of messages that outlived their checkpoints, the newest. Nor
+-- was anything decided since, after which the thread is about to go on.
 SELECT thread_id FROM (
     SELECT thread_id, max(holdfast.moment(checkpoint ->> 'ts')) AS active FROM checkpoints GROUP BY thread_id
 ) AS threads
-WHERE active < %(before)s::timestamptz
+WHERE active < %(before)s::timestamptz AND NOT EXISTS (
+    SELECT 1 FROM holdfast.approvals AS a
+    WHERE a.thread_id = threads.thread_id AND a.decided_at >= %(before)s::timestamptz
+)
 UNION
 SELECT thread_id FROM holdfast.messages AS m
 WHERE visibility <> ALL(%(keep)s::text[]) AND NOT EXISTS (SELECT 1 FROM checkpoints AS c WHERE c.thread_id = m.thread_id)
@@ -213,4 +232,6 @@ SELECT g.thread_id FROM unnest(%(threads)s::text[]) AS g (thread_id)
 WHERE NOT EXISTS (
     SELECT 1 FROM checkpoints AS c
     WHERE c.thread_id = g.thread_id AND holdfast.moment(c.checkpoint ->> 'ts') >= %(before)s::timestamptz
+) AND NOT EXISTS (
+    SELECT 1 FROM holdfast.approvals AS a WHERE a.thread_id = g.thread_id AND a.decided_at >= %(before)s::timestamptz
 );
