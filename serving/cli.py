@@ -15,6 +15,7 @@ import click
 
 from . import audit, budget, costs, doubts, upkeep
 from .common import acting, amount_option, json_option, name_option, with_database
+from .inbox import cli as inbox_cli
 
 if TYPE_CHECKING:
     from langgraph.types import Command
@@ -225,7 +226,7 @@ def show(thread: str, as_json: bool) -> int:
 
 for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, audit.audit, budget.budget, costs.costs):
     cli.add_command(command)
-for command in (doubts.doubts, doubts.resolve):
+for command in (doubts.doubts, doubts.resolve, inbox_cli.inbox):
     cli.add_command(command)
 
 

@@ -1,7 +1,7 @@
 """The approvals inbox: a web page on which people decide what waits for them.
 
-`app` is for a LangGraph server's `http.app`; `create_app` for a server of your own. Both need the `inbox` extra, which is
-imported when one of them is asked for.
+`app` is for a LangGraph server's `http.app`; `create_app` for a server of your own. Both need the `inbox` extra, which
+is imported when one of them is asked for.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ _log = logging.getLogger(__name__)
 _INTERNAL: Final = 500
 
 
-def create_app(database: Database | Callable[[], Database] | None = None, settings: InboxSettings | None = None) -> Starlette:
+def create_app(
+    database: Database | Callable[[], Database] | None = None, settings: InboxSettings | None = None
+) -> Starlette:
     """The inbox, at the root of what it is mounted as.
 
     Args:

@@ -117,8 +117,9 @@ def _middle(left: Sequence[str], right: Sequence[str]) -> Iterator[Line]:
 
 def _kept(lines: Sequence[str], *, first: bool = False, last: bool = False) -> Iterator[Line]:
     """Lines that stay; of many, those beside a change."""
-    head = [] if first else lines[:_CONTEXT]
-    tail = [] if last else lines[len(head) :][-_CONTEXT:]
+    none: Sequence[str] = ()
+    head = none if first else lines[:_CONTEXT]
+    tail = none if last else lines[len(head) :][-_CONTEXT:]
     between = len(lines) - len(head) - len(tail)
     yield from (Line("same", (Piece("same", text[:_LONG_LINE]),)) for text in head)
     if between:
@@ -143,7 +144,7 @@ def _words(old: str | None, new: str | None) -> tuple[list[Piece] | None, list[P
     start = _common(left, right)
     end = _common(left[start:][::-1], right[start:][::-1])
     middle = left[start : len(left) - end], right[start : len(right) - end]
-    codes = [("replace", 0, len(middle[0]), 0, len(middle[1]))]
+    codes: Sequence[tuple[str, int, int, int, int]] = [("replace", 0, len(middle[0]), 0, len(middle[1]))]
     if max(map(len, middle)) <= _WORDS:
         codes = SequenceMatcher(None, *middle).get_opcodes()
     before = [Piece("same", _near("".join(left[:start]), end=True))]

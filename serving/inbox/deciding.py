@@ -1,4 +1,4 @@
-"""The forms: signing in and out, and decisions. Each is checked to be a form of ours, sent once, by who is signed in."""
+"""The forms: signing in and out, and decisions. Each has to be a form of ours, sent once, by who is signed in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from holdfast.checkpointing import ApprovalRequest, Decided, DecisionRefused, DecisionType, UnknownRequest
-from holdfast.checkpointing.requests import DECISIONS
 
 from .comparing import Comparison, compare
 from .fields import LARGEST, UnreadableEdit, fields_of, from_fields, from_json
@@ -105,8 +104,10 @@ class Deciding:
         try:
             arguments = await asyncio.to_thread(_edited, approval, form, way)
         except UnreadableEdit as error:
-            wrong = {"problem": str(error), "wrong": error.field}
-            return self._edit(request, approval, session, way, typed=form.values(), status=422, **wrong)
+            typed = form.values()
+            return self._edit(
+                request, approval, session, way, status=422, typed=typed, problem=str(error), wrong=error.field
+            )
         comparison = await asyncio.to_thread(compare, approval.arguments, arguments)
         shown: dict[str, Any] = {"typed": form.values(), "comparison": comparison, "message": message}
         if form["step"] != "approve":
@@ -205,10 +206,10 @@ class Deciding:
 
     @staticmethod
     def _kind(given: str, *known: DecisionType) -> DecisionType:
-        kind = next((kind for kind in DECISIONS if kind == given and kind in known), None)
-        if kind is None:
+        kinds: list[DecisionType] = [kind for kind in known if kind == given]
+        if not kinds:
             raise Refused(400, "No decision", "The form says no decision that can be made there. Nothing was changed.")
-        return kind
+        return kinds[0]
 
 
 def _edited(approval: ApprovalRequest, form: Form, way: str) -> dict[str, Any]:

@@ -54,7 +54,9 @@ class Field:
         return f"argument-{self.index}"
 
 
-def fields_of(arguments: Mapping[str, Any], schema: Mapping[str, Any] | None, typed: Values | None = None) -> list[Field]:
+def fields_of(
+    arguments: Mapping[str, Any], schema: Mapping[str, Any] | None, typed: Values | None = None
+) -> list[Field]:
     """A field for each argument that was given or can be; none, if there are too many for that.
 
     Args:

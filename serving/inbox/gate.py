@@ -124,7 +124,9 @@ class Gate:
         else:  # sent over plain HTTP by a browser that is not on this machine
             ours = origin is not None and urlsplit(origin).netloc.lower() == self._host(request)
         if not ours:
-            raise Refused(403, "From another site", "This form was not sent by a page of this inbox; nothing was changed.")
+            raise Refused(
+                403, "From another site", "This form was not sent by a page of this inbox; nothing was changed."
+            )
 
     def check_form(self, request: Request, form: Form, session: Session) -> None:
         """See that a form was sent by a page of ours that was made in this session.

@@ -34,6 +34,8 @@ from .wiring import Inbox
 
 _ID: Final = re.compile(r"[a-z0-9-]{1,80}", re.ASCII)
 _MOST: Final = 200
+_FOUND: Final = 1_000
+"""Requests that are looked through for a list."""
 _MESSAGES: Final = 40
 _EVENTS: Final = 400
 _NAME: Final = 1_000
@@ -77,14 +79,14 @@ async def rows(inbox: Inbox, request: Request, session: Session) -> dict[str, An
         correlation_id=case or None,
         states=SHOWN[show],
         for_decider=session.name if mine else None,
-        limit=_MOST + 1,
+        limit=_FOUND,
     )
-    more = len(requests) > _MOST
-    requests = [one for one in requests[:_MOST] if text.lower() in f"{one.name} {one.description}".lower()]
+    requests = [one for one in requests if text.lower() in f"{one.name} {one.description}".lower()]
     if show == "decided":
         requests.sort(key=lambda one: one.decided_at or one.requested_at, reverse=True)
+    more = len(requests) > _MOST
     return {
-        "rows": [_row(inbox, one, session) for one in requests],
+        "rows": [_row(inbox, one, session) for one in requests[:_MOST]],
         "more": more,
         "most": _MOST,
         "show": show,
@@ -191,7 +193,7 @@ class Reading:
             request,
             template,
             session,
-            name=name,
+            of=name,
             moments=moments[-_EVENTS:],
             left_out=max(0, len(moments) - _EVENTS),
             threads=list(dict.fromkeys(event.thread_id for event in events)),
@@ -207,7 +209,9 @@ class Reading:
         session = self.inbox.session(request)
         live = await self.inbox.live()
         if live.full:
-            raise Refused(503, "Too many pages", "As many pages are kept up to date as may be; reload this one by hand.")
+            raise Refused(
+                503, "Too many pages", "As many pages are kept up to date as may be; reload this one by hand."
+            )
 
         def valid() -> bool:
             return session.expires_at > self.inbox.gate.now() and session.session_id not in self.inbox.gate.ended
@@ -291,7 +295,7 @@ def history(events: Sequence[AuditEvent], approval: ApprovalRequest) -> list[Aud
     return [
         event
         for event in events
-        if event.kind.startswith("approval.") and own in (event.effect_id, event.details.get("request_id"))
+        if event.kind.startswith("approval.") and own in (event.effect_id, event.details.get("request"))
     ]
 
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .gate import FORM_TOKEN, Gate, base
 from .sessions import Session
 from .showing import FILTERS
-from .views import ACTIONS, people
+from .views import people
 
 _HERE: Final = Path(__file__).parent
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".txt": "text/plain"}
@@ -70,7 +70,6 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     environment.filters.update({**FILTERS, "people": people})
-    environment.globals.update(actions=ACTIONS, form_token_name=FORM_TOKEN)
     for name in sources:
         environment.get_template(name)
     return environment
@@ -94,14 +93,19 @@ class Pages:
     ) -> HTMLResponse:
         """A page, or a part of one; the browser keeps the session with it."""
         path = base(request)
-        text = _environment().get_template(name).render(
-            base=path,
-            static={file: f"{path}/static/{file}?v={known.version}" for file, known in static_files().items()},
-            me=session,
-            form_token=self._gate.signatures.form_token(session) if session else "",
-            now=self._gate.now(),
-            here=request.url.path.removeprefix(path) + (f"?{request.url.query}" if request.url.query else ""),
-            **values,
+        text = (
+            _environment()
+            .get_template(name)
+            .render(
+                base=path,
+                static={file: f"{path}/static/{file}?v={known.version}" for file, known in static_files().items()},
+                form_token_name=FORM_TOKEN,
+                me=session,
+                form_token=self._gate.signatures.form_token(session) if session else "",
+                now=self._gate.now(),
+                here=request.url.path.removeprefix(path) + (f"?{request.url.query}" if request.url.query else ""),
+                **values,
+            )
         )
         response = HTMLResponse(text, status, {"cache-control": "no-store", "vary": "Cookie, HX-Request"})
         if session is not None:

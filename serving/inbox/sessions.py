@@ -109,8 +109,7 @@ class Signatures:
         return request_id, digest, nonce
 
     def _dumps(self, purpose: str, given: Mapping[str, Any]) -> str:
-        dumped = self._serializer(purpose).dumps(dict(given))
-        return dumped if isinstance(dumped, str) else dumped.decode()
+        return str(self._serializer(purpose).dumps(dict(given)))
 
     def _loads(self, purpose: str, text: str) -> Mapping[str, Any]:
         if len(text) > _LONGEST:
@@ -121,7 +120,7 @@ class Signatures:
             return {}
         return loaded if is_mapping(loaded) else {}
 
-    def _serializer(self, purpose: str) -> URLSafeSerializer[str]:
+    def _serializer(self, purpose: str) -> URLSafeSerializer:
         options = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
         return URLSafeSerializer(self._secret, salt=f"holdfast.inbox.{purpose}", signer_kwargs=options)
 

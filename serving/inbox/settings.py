@@ -51,7 +51,9 @@ class InboxSettings:
 
     def __post_init__(self) -> None:
         if len(self.secret) < _SHORTEST:
-            raise InvalidInbox(f"the inbox's secret is shorter than {_SHORTEST} characters: set {SECRET} to a longer one")
+            raise InvalidInbox(
+                f"the inbox's secret is shorter than {_SHORTEST} characters: set {SECRET} to a longer one"
+            )
         if self.trust_header is not None and not re.fullmatch(r"[A-Za-z0-9-]{1,100}", self.trust_header):
             raise InvalidInbox(f"{self.trust_header[:60]!r} is no name of a header: letters, digits and - only")
         if (self.trust_header is None) is not (not self.trusted_proxies):

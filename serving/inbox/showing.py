@@ -25,8 +25,8 @@ _NAMES: Final = {0: "NUL", 9: "TAB", 10: "LINE FEED", 13: "CARRIAGE RETURN", 27:
 def visible(value: object, limit: int = LONG) -> Markup:
     """A text in which nothing hides and nothing acts, as HTML; what is longer than the limit is cut, and that is said.
 
-    >>> str(visible("<b>\\u202e\\0\\0"))
-    '&lt;b&gt;<span class="ctl" title="RIGHT-TO-LEFT OVERRIDE">U+202E</span><span class="ctl" title="NUL">U+0000 ×2</span>'
+    >>> str(visible("<b>\\0\\0"))
+    '&lt;b&gt;<span class="ctl" title="NUL">U+0000, 2 times</span>'
     """
     text = str(value)
     shown = text[:limit]
@@ -66,7 +66,7 @@ def _run(text: str, start: int, end: int, hidden: bool) -> Markup:
         return escape(text[start:end])
     code = ord(text[start])
     name = _NAMES.get(code) or unicodedata.name(text[start], "a character without a name")
-    count = f" ×{end - start}" if end - start > 1 else ""
+    count = f", {end - start} times" if end - start > 1 else ""
     return Markup('<span class="ctl" title="{}">U+{:04X}{}</span>').format(name, code, count)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage, ToolMessage
 
-from holdfast.checkpointing import ApprovalRequest, AuditEvent, DecisionType, LoggedMessage
+from holdfast.checkpointing import ApprovalRequest, AuditEvent, LoggedMessage
 from holdfast.checkpointing.requests import EXPIRY
 from holdfast.checkpointing.visibility import is_mapping
 
@@ -20,6 +20,8 @@ from .showing import Shown, kind, relative, shown, utc
 _SOON: Final = timedelta(hours=1)
 _SUMMARY: Final = 3
 _EVIDENCE: Final = 40
+_NEARLY: Final = 0.8
+_ODD: Final = 10**15
 _STATES: Final = {
     "waived": "Nobody had to be asked",
     "waiting": "Waiting",
@@ -120,9 +122,48 @@ def standing(request: ApprovalRequest, now: datetime) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """How much of something is used, and of how much."""
+
+    key: str
+    name: str
+    said: str
+    share: float | None
+    """From 0 to 1; None, if there is no limit."""
+
+    @property
+    def nearly(self) -> bool:
+        """Whether little is left."""
+        return self.share is not None and self.share >= _NEARLY
+
+
+def _used(key: str, value: object) -> Used | None:
+    if not is_mapping(value):
+        return None
+    used, limit = _number(value.get("taken", value.get("used"))), _number(value.get("limit"))
+    if used is None:
+        return None
+    share = None if limit is None or limit <= 0 else min(1.0, float(used / limit))
+    name, unit = "Steps", ""
+    if key == "limit":
+        name, unit = f"Limit for this {value.get('window', 'run')}", f" {value.get('unit', '')}".rstrip()
+    of = "" if limit is None else f" of {limit:,}"
+    return Used(key=key, name=name, said=f"{used:,}{of}{unit}", share=share)
+
+
+def _number(value: object) -> Decimal | None:
+    try:
+        number = Decimal(str(value)) if isinstance(value, str | int | float) else None
+    except InvalidOperation:
+        return None
+    return number if number is not None and number.is_finite() and abs(number) < _ODD else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """What the agent knew, in the parts that a page shows."""
 
+    used: tuple[Used, ...]
     facts: tuple[Shown, ...]
     evidence: tuple[tuple[str, str], ...]
     """Texts, and where each is from."""
@@ -132,12 +173,20 @@ class Known:
 
 
 def known(context: Mapping[str, Any]) -> Known:
-    """A request's context: evidence and messages as what they are, single values as facts, the rest as JSON."""
+    """A request's context: evidence and messages as what they are, single values as facts, the rest as JSON.
+
+    Steps, cost and limits are looked for as `guardrails` writes them down. The calls of the turn are left out: they
+    have requests of their own.
+    """
     evidence: list[tuple[str, str]] = []
     messages: list[tuple[str, str]] = []
     facts: list[Shown] = []
     rest: list[Shown] = []
+    used = [one for name in ("steps", "limit") if (one := _used(name, context.get(name))) is not None]
+    taken = {"calls", *(one.key for one in used)}
     for name, value in context.items():
+        if name in taken:
+            continue
         if name == "evidence" and isinstance(value, list):
             evidence += [_cited(item) for item in cast("list[object]", value)[:_EVIDENCE]]
         elif name == "messages" and isinstance(value, list):
@@ -148,11 +197,14 @@ def known(context: Mapping[str, Any]) -> Known:
             facts += [shown(f"{name} {key}".replace("_", " "), inner) for key, inner in value.items()]
         else:
             rest.append(shown(name.replace("_", " "), value))
-    return Known(facts=tuple(facts), evidence=tuple(evidence), messages=tuple(messages), rest=tuple(rest))
+    return Known(
+        used=tuple(used), facts=tuple(facts), evidence=tuple(evidence), messages=tuple(messages), rest=tuple(rest))
 
 
 def _is_flat(value: Mapping[str, Any]) -> bool:
-    return 0 < len(value) <= _EVIDENCE and all(one is None or isinstance(one, str | int | float) for one in value.values())
+    return 0 < len(value) <= _EVIDENCE and all(
+        one is None or isinstance(one, str | int | float) for one in value.values()
+    )
 
 
 def _cited(item: object) -> tuple[str, str]:
@@ -266,11 +318,3 @@ class Spent:
         calls = f"{self.model_calls:,} model and {self.tool_calls:,} tool calls"
         unpriced = f", {self.unpriced} without a price" if self.unpriced else ""
         return f"{dollars(self.cost)} · {self.tokens:,} tokens · {calls}{unpriced}"
-
-
-ACTIONS: Final[Mapping[DecisionType, str]] = {
-    "approve": "Approve",
-    "edit": "Approve with changes",
-    "reject": "Reject",
-    "respond": "Answer instead",
-}
