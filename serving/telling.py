@@ -14,8 +14,9 @@ from holdfast.checkpointing.visibility import is_mapping
 
 from .progress import printable
 from .state import utc
+from .telling_approvals import APPROVALS
+from .wording import as_text, cut, line, quoted
 
-_LONG: Final = 300
 _SUBJECTS: Final = {"model": "the model", "tool": "the tool", "effect": "the function", "run": "the run"}
 _CALLS: Final = ("model", "tool", "effect")
 _SECOND: Final = 1000.0
@@ -77,15 +78,15 @@ class Teller:
     def tell(self, event: AuditEvent) -> str:
         """One or two lines on an event, and one before them when the thread changes; no control characters."""
         self.totals.add(event)
-        lines = [] if event.thread_id == self._thread else [f"thread {_line(event.thread_id)}"]
+        lines = [] if event.thread_id == self._thread else [f"thread {line(event.thread_id)}"]
         self._thread = event.thread_id
         actor = event.actor if event.node in (None, event.actor) else f"{event.actor} in {event.node}"
         said, *more = self._words(event)
         paid = [part for part in _facts(event) if part]
-        lines.append(f"{utc(event.at)}  {_line(actor)}: {' · '.join([_line(said), *paid])}")
+        lines.append(f"{utc(event.at)}  {line(actor)}: {' · '.join([line(said), *paid])}")
         if event.withheld:
             more = [f"(details are {event.visibility.value}: withheld)"]
-        lines += [f"{'':21}{_cut(text)}" for text in more if text]
+        lines += [f"{'':21}{cut(text)}" for text in more if text]
         return printable("\n".join(lines))
 
     def _words(self, event: AuditEvent) -> Iterator[str]:
@@ -93,12 +94,12 @@ class Teller:
         details = dict(event.details)
         subject, _, verb = event.kind.partition(".")
         if (words := _WORDS.get(event.kind) or _ANY.get(verb if subject in _SUBJECTS else "")) is None:
-            yield _line(event.kind).replace(".", " ").replace("_", " ")
-            yield _json(details)
+            yield line(event.kind).replace(".", " ").replace("_", " ")
+            yield as_text(details)
             return
         told, then = words(_SUBJECTS.get(subject, "") + self._name(event, details), details)
         yield told
-        yield "; ".join(part for part in (*then, _json(details)) if part)  # what they did not take is shown as it is
+        yield "; ".join(part for part in (*then, as_text(details)) if part)  # what they did not take is shown as it is
 
     def _name(self, event: AuditEvent, details: dict[str, Any]) -> str:
         """The name of the model, tool or function that a call is of, which only its first event holds."""
@@ -107,10 +108,10 @@ class Teller:
             return ""
         name = details.pop("model" if subject == "model" else "name", None)
         if event.effect_id is None:
-            return f" {_line(name)}" if name else ""
+            return f" {line(name)}" if name else ""
         call = (event.thread_id, event.effect_id)
         if name:
-            self._names[call] = _line(name)
+            self._names[call] = line(name)
         return f" {self._names[call]}" if call in self._names else ""
 
 
@@ -119,20 +120,20 @@ _Told = tuple[str, Sequence[str]]
 
 def _started(_: str, details: dict[str, Any]) -> _Told:
     given = details.pop("input", None)
-    return "started the run", [_quoted("given", given)]
+    return "started the run", [quoted("given", given)]
 
 
 def _ended(_: str, details: dict[str, Any]) -> _Told:
     outcome, error = details.pop("outcome", None), details.pop("error", None)
     known = {"finished": "finished", "interrupted": "paused, to wait for a person", "cancelled": "was cancelled"}
     said = known.get(str(outcome), str(outcome or "ended"))
-    return f"the run {said}", [_quoted("because of", error)]
+    return f"the run {said}", [quoted("because of", error)]
 
 
 def _model_called(subject: str, details: dict[str, Any]) -> _Told:
     count, shown = details.pop("messages", None), details.pop("shown", None)
-    showing = f", showing it {_line(count)} message{'' if count == 1 else 's'}" if count is not None else ""
-    return f"asked {subject}{showing}", [_quoted("shown", shown)]
+    showing = f", showing it {line(count)} message{'' if count == 1 else 's'}" if count is not None else ""
+    return f"asked {subject}{showing}", [quoted("shown", shown)]
 
 
 def _model_answered(subject: str, details: dict[str, Any]) -> _Told:
@@ -140,24 +141,24 @@ def _model_answered(subject: str, details: dict[str, Any]) -> _Told:
     several = cast("list[object]", calls) if isinstance(calls, list) else [calls]
     wanted = [_call(call) for call in several]
     decided = f" and decided to call {', '.join(wanted)}" if calls else ""
-    return f"{subject} answered{_cut(decided)}", [_quoted("said", text)]
+    return f"{subject} answered{cut(decided)}", [quoted("said", text)]
 
 
 def _called(subject: str, details: dict[str, Any]) -> _Told:
-    return f"called {subject}", [_quoted("with", details.pop("args", None))]
+    return f"called {subject}", [quoted("with", details.pop("args", None))]
 
 
 def _completed(subject: str, details: dict[str, Any]) -> _Told:
-    return f"{subject} came back", [_quoted("with", details.pop("result", None))]
+    return f"{subject} came back", [quoted("with", details.pop("result", None))]
 
 
 def _failed(subject: str, details: dict[str, Any]) -> _Told:
-    return f"{subject} failed", [_quoted("because of", details.pop("error", None))]
+    return f"{subject} failed", [quoted("because of", details.pop("error", None))]
 
 
 def _replayed(subject: str, details: dict[str, Any]) -> _Told:
     was = details.pop("result", None) or details.pop("text", None)
-    return f"{subject} was not called again: the answer is from the record, nothing was paid", [_quoted("it was", was)]
+    return f"{subject} was not called again: the answer is from the record, nothing was paid", [quoted("it was", was)]
 
 
 def _in_doubt(subject: str, _: dict[str, Any]) -> _Told:
@@ -166,18 +167,18 @@ def _in_doubt(subject: str, _: dict[str, Any]) -> _Told:
 
 def _resolved(subject: str, details: dict[str, Any]) -> _Told:
     verdict, by = details.pop("verdict", None), details.pop("by", None)
-    return f"the doubt about {subject} was settled: {_line(verdict)}{f', says {_line(by)}' if by else ''}", []
+    return f"the doubt about {subject} was settled: {line(verdict)}{f', says {line(by)}' if by else ''}", []
 
 
 def _lease(_: str, details: dict[str, Any]) -> _Told:
     before = details.pop("from", None)
-    return f"took the thread over{f' from {_line(before)}, which is gone' if before else ''}", []
+    return f"took the thread over{f' from {line(before)}, which is gone' if before else ''}", []
 
 
 def _damage(_: str, details: dict[str, Any]) -> _Told:
     damage, back = details.pop("damage", None), details.pop("fell_back_to", None)
-    then = f"went back to checkpoint {_line(back)}" if back else "refused to load it"
-    return f"found a checkpoint damaged and {then}", [_line(damage or "")]
+    then = f"went back to checkpoint {line(back)}" if back else "refused to load it"
+    return f"found a checkpoint damaged and {then}", [line(damage or "")]
 
 
 _WORDS: Final[Mapping[str, Callable[[str, dict[str, Any]], _Told]]] = {
@@ -187,6 +188,7 @@ _WORDS: Final[Mapping[str, Callable[[str, dict[str, Any]], _Told]]] = {
     "model.answered": _model_answered,
     "lease.taken": _lease,
     "damage.found": _damage,
+    **APPROVALS,
 }
 _ANY: Final[Mapping[str, Callable[[str, dict[str, Any]], _Told]]] = {
     "called": _called,
@@ -220,25 +222,7 @@ def _facts(event: AuditEvent) -> Iterator[str | None]:
 
 
 def _call(call: object) -> str:
-    return f"{_line(call.get('name'))}({_json(call.get('args'))})" if is_mapping(call) else _json(call)
-
-
-def _quoted(word: str, value: object) -> str:
-    if value is None or value == "":
-        return ""
-    return _cut(f"{word}: \u201c{_line(value)}\u201d" if isinstance(value, str) else f"{word}: {_json(value)}")
-
-
-def _json(value: object) -> str:
-    return _line(json.dumps(value, ensure_ascii=False, default=str)) if value else ""
-
-
-def _line(value: object) -> str:
-    return " ".join(str(value).split())
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONG else text[: _LONG - 1] + "\u2026"
+    return f"{line(call.get('name'))}({as_text(call.get('args'))})" if is_mapping(call) else as_text(call)
 
 
 def _took(milliseconds: float) -> str:

@@ -2,6 +2,7 @@
 -- whoever locks it first.
 CREATE TABLE holdfast.approvals (
     request_id text COLLATE "C" PRIMARY KEY,
+    position bigint NOT NULL GENERATED ALWAYS AS IDENTITY, -- order of arrival
     thread_id text NOT NULL,
     task_id text NOT NULL,
     call_id text NOT NULL, -- of the tool call, or what a node calls it; unique in the task

@@ -55,7 +55,7 @@ ORDER BY g.n;
 -- name: of_task
 SELECT request_id FROM holdfast.approvals
 WHERE task_id = %(task)s AND thread_id = %(thread)s
-ORDER BY requested_at, request_id;
+ORDER BY position;
 
 -- name: find
 SELECT request_id FROM holdfast.approvals
@@ -63,7 +63,7 @@ WHERE state = ANY(%(states)s)
     AND (%(thread)s::text IS NULL OR thread_id = %(thread)s)
     AND (%(correlation)s::text IS NULL OR correlation_id = %(correlation)s)
     AND (%(person)s::text IS NULL OR deciders = '{}' OR %(person)s = ANY(deciders))
-ORDER BY expires_at NULLS LAST, requested_at, request_id
+ORDER BY expires_at NULLS LAST, position
 LIMIT %(limit)s::bigint;
 
 -- name: decide
