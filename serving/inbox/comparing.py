@@ -122,7 +122,9 @@ def _kept(lines: Sequence[str], *, first: bool = False, last: bool = False) -> I
     tail = none if last else lines[len(head) :][-_CONTEXT:]
     between = len(lines) - len(head) - len(tail)
     yield from (Line("same", (Piece("same", text[:_LONG_LINE]),)) for text in head)
-    if between:
+    if between == 1:
+        tail = lines[len(head) :]
+    elif between:
         yield _skipped(between)
     yield from (Line("same", (Piece("same", text[:_LONG_LINE]),)) for text in tail)
 

@@ -42,7 +42,7 @@ class Field:
     widget: Widget
     value: str
     choices: tuple[str, ...] = ()
-    """JSON of what may be chosen; the empty string leaves it out."""
+    """JSON of what may be chosen; an empty choice leaves it out."""
     required: bool = False
     present: bool = True
     """Whether the agent gave it."""

@@ -29,7 +29,20 @@ from .gate import Refused, base
 from .rendering import static_response
 from .sessions import Session
 from .showing import as_json, shown
-from .views import Row, Said, Spent, deadline, known, may_decide, said, standing, state_said, summary, timeline
+from .views import (
+    Row,
+    Said,
+    Spent,
+    deadline,
+    for_others,
+    known,
+    may_decide,
+    said,
+    standing,
+    state_said,
+    summary,
+    timeline,
+)
 from .wiring import Inbox
 
 _ID: Final = re.compile(r"[a-z0-9-]{1,80}", re.ASCII)
@@ -103,7 +116,7 @@ def _row(inbox: Inbox, request: ApprovalRequest, session: Session) -> Row:
         summary=summary(request),
         deadline=deadline(request, now),
         standing=standing(request, now),
-        mine=mine,
+        for_others=for_others(request, session.name),
         mark=inbox.gate.signatures.mark(session, request.request_id, request.digest) if bulk else None,
     )
 

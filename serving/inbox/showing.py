@@ -38,7 +38,8 @@ def visible(value: object, limit: int = LONG) -> Markup:
 
 def line(value: object, limit: int = 160) -> Markup:
     """The same on one line, for lists."""
-    return visible(" ".join(str(value).split()), limit)
+    text = " ".join(str(value).split())
+    return visible(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
 def plain(text: str) -> str:
@@ -108,8 +109,9 @@ def shown(name: str, value: object) -> Shown:
     >>> shown("ids", [1, 2]).text
     '[\\n  1,\\n  2\\n]'
     """
-    is_text = isinstance(value, str)
-    return Shown(name=name, kind=kind(value), text=value if isinstance(value, str) else as_json(value), is_text=is_text)
+    text = value if isinstance(value, str) else as_json(value)
+    about = kind(value) + (f", {len(text):,} characters" if len(text) > LONG else "")
+    return Shown(name=name, kind=about, text=text, is_text=isinstance(value, str))
 
 
 def kind(value: object) -> str:

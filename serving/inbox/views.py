@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from langchain_core.messages import AIMessage, ToolMessage
 
 from holdfast.checkpointing import ApprovalRequest, AuditEvent, LoggedMessage
-from holdfast.checkpointing.requests import EXPIRY
+from holdfast.checkpointing.requests import EXPIRY, OURS
 from holdfast.checkpointing.visibility import is_mapping
 
 from ..telling import Teller, Totals, dollars
@@ -28,7 +28,7 @@ _STATES: Final = {
     "approved": "Approved",
     "edited": "Approved with changes",
     "rejected": "Rejected",
-    "responded": "Answered",
+    "responded": "Responded to",
     "expired": "Expired",
     "withdrawn": "Withdrawn",
 }
@@ -52,7 +52,7 @@ def deadline(request: ApprovalRequest, now: datetime) -> Deadline:
         return Deadline(at=None, said="no deadline", exact="", urgency="none")
     if at <= now:
         late = relative(at, now).removesuffix(" ago")
-        said = "overdue just now" if late == "just now" else f"overdue by {late}"
+        said = "overdue" if late == "just now" else f"overdue by {late}"
         return Deadline(at=at, said=said, exact=utc(at), urgency="overdue")
     return Deadline(at=at, said=relative(at, now), exact=utc(at), urgency="soon" if at - now <= _SOON else "later")
 
@@ -66,8 +66,8 @@ class Row:
     deadline: Deadline
     standing: str
     """In plain words: who decided, or who may."""
-    mine: bool
-    """Whether whoever looks may decide it."""
+    for_others: str
+    """Why whoever looks may not decide it; empty, if they may."""
     mark: str | None
     """Of the form, where it may be decided with others."""
 
@@ -76,6 +76,13 @@ def may_decide(request: ApprovalRequest, name: str) -> bool:
     """Whether a person may decide a request now."""
     asked = not request.deciders or name in request.deciders
     return not request.settled and asked and name not in request.votes
+
+
+def for_others(request: ApprovalRequest, name: str) -> str:
+    """Why a person may not decide a request that waits."""
+    if request.settled or may_decide(request, name):
+        return ""
+    return "you approved" if name in request.votes else "for others"
 
 
 def summary(request: ApprovalRequest) -> str:
@@ -113,7 +120,8 @@ def standing(request: ApprovalRequest, now: datetime) -> str:
     if request.state == "waived":
         return f"Nobody had to be asked: {request.waived or 'the policy says so'}"
     if request.settled:
-        by = "" if request.decided_by in (EXPIRY, None) else f" by {request.decided_by}"
+        nobody = request.decided_by is None or request.decided_by.startswith(OURS)
+        by = "" if nobody else f" by {request.decided_by}"
         at = f", {relative(request.decided_at, now)}" if request.decided_at else ""
         return f"{state_said(request)}{by}{at}"
     missing = request.terms.quorum - len(request.votes)
@@ -198,7 +206,8 @@ def known(context: Mapping[str, Any]) -> Known:
         else:
             rest.append(shown(name.replace("_", " "), value))
     return Known(
-        used=tuple(used), facts=tuple(facts), evidence=tuple(evidence), messages=tuple(messages), rest=tuple(rest))
+        used=tuple(used), facts=tuple(facts), evidence=tuple(evidence), messages=tuple(messages), rest=tuple(rest)
+    )
 
 
 def _is_flat(value: Mapping[str, Any]) -> bool:
@@ -239,7 +248,8 @@ def said(logged: LoggedMessage) -> Said:
     message = logged.message
     role = {"human": "Person", "ai": "Agent", "tool": "Tool", "system": "System"}.get(message.type, message.type)
     name = message.name if isinstance(message, ToolMessage) and message.name else None
-    about = [logged.node and f"in {logged.node}", None if logged.step is None else f"step {logged.step}"]
+    inner = logged.node is None or logged.node.startswith("__")
+    about = [] if inner else [f"in {logged.node}", None if logged.step is None else f"step {logged.step}"]
     calls = [str(call["name"]) for call in message.tool_calls] if isinstance(message, AIMessage) else []
     other = [
         str(block.get("type", "part"))
@@ -262,8 +272,9 @@ class Moment:
 
     event: AuditEvent
     heading: str
-    detail: str
+    actor: str
     facts: str
+    detail: str
     tone: str
     """`approval`, `bad`, `money` or `plain`."""
     thread: str | None
@@ -281,12 +292,17 @@ def timeline(events: Iterable[AuditEvent]) -> tuple[list[Moment], Totals]:
         words = first.partition("  ")[2]
         actor, _, told = words.partition(": ")
         heading, *facts = told.split(" · ")
+        if event.withheld:  # what the words say of details would not be so
+            subject, _, verb = event.kind.partition(".")
+            heading = f"{subject} {verb}".replace("_", " ") if subject == "approval" else heading
+            detail = []
         moments.append(
             Moment(
                 event=event,
-                heading=f"{actor} — {heading}",
+                heading=heading[:1].upper() + heading[1:],
+                actor=actor,
+                facts=" · ".join([*facts, *(["details withheld"] if event.withheld else [])]),
                 detail="\n".join(text.strip() for text in detail),
-                facts=" · ".join(facts),
                 tone=_tone(event),
                 thread=event.thread_id if event.thread_id != before else None,
             )
