@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 from collections.abc import Callable
-from typing import Final
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -43,16 +42,25 @@ def create_app(
     return _application(Inbox(opening, settings or from_environment()))
 
 
-def mounted() -> Starlette:
-    """The inbox below `/inbox`, or where `HOLDFAST_INBOX_PATH` says: for a LangGraph server's `http.app`.
+def mounted_path() -> str:
+    """Where the inbox lies in a server that has other pages, too: `/inbox`, or what `HOLDFAST_INBOX_PATH` says.
 
     Raises:
-        InvalidInbox: the path is none.
+        InvalidInbox: that is no path.
     """
     path = os.environ.get("HOLDFAST_INBOX_PATH") or "/inbox"
-    if not path.startswith("/") or path.endswith("/") or not path.replace("/", "").replace("-", "").isalnum():
-        raise InvalidInbox(f"HOLDFAST_INBOX_PATH={path!r} is no path: letters, digits, - and /, as in /inbox")
-    return Starlette(routes=[Mount(path, create_app())])
+    if not re.fullmatch(r"(/[A-Za-z0-9_-]+)+", path):
+        raise InvalidInbox(f"HOLDFAST_INBOX_PATH={path[:80]!r} is no path: letters, digits, _ - and /, as in /inbox")
+    return path
+
+
+def mounted() -> Starlette:
+    """The inbox for a LangGraph server's `http.app`, below a path of its own: the server has `/threads`, too.
+
+    Raises:
+        InvalidInbox: the settings cannot work.
+    """
+    return Starlette(routes=[Mount(mounted_path(), create_app())])
 
 
 def _application(inbox: Inbox) -> Starlette:
@@ -82,7 +90,8 @@ def _application(inbox: Inbox) -> Starlette:
             get(f"{one}/edit", change.edit_page),
             post(f"{one}/edit", change.edit),
             post(f"{one}/decide", change.decide),
-            get(f"{one}/{{where:str}}", read.after),
+            get(f"{one}/previous", read.previous),
+            get(f"{one}/next", read.next),
             get("/static/{name:str}", read.static),
         ],
         middleware=[Middleware(SecurityHeaders), Middleware(_Errors, inbox=inbox)],

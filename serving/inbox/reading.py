@@ -161,10 +161,16 @@ class Reading:
             text = f"{text[:_ALL]}\n\n… {len(text) - _ALL:,} more characters"
         return PlainTextResponse(text, headers={"cache-control": "no-store"})
 
-    async def after(self, request: Request) -> Response:
-        """Go to the request beside one in the list of what waits for whoever looks."""
+    async def previous(self, request: Request) -> Response:
+        """Go to the request before this one in the list of what waits for whoever looks."""
+        return await self._beside(request, -1)
+
+    async def next(self, request: Request) -> Response:
+        """Go to the one after it."""
+        return await self._beside(request, 1)
+
+    async def _beside(self, request: Request, step: int) -> Response:
         session = self.inbox.session(request)
-        step = -1 if request.path_params["where"] == "previous" else 1
         waiting = await (await self.inbox.database()).approvals.afind(for_decider=session.name, limit=_MOST)
         ids = [one.request_id for one in waiting]
         here = request.path_params["request_id"]
