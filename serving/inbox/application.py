@@ -7,6 +7,8 @@ import os
 import re
 import secrets
 from collections.abc import Callable
+from typing import Final
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware

@@ -100,6 +100,8 @@ class Live:
                     self._tell("")  # whatever came before, or while the connection was lost
                     self._hear(connection)
             except psycopg.Error as error:
+                if not self._wanted():
+                    return
                 _log.warning("open pages are not told of changes for a moment: %s", type(error).__name__)
                 threading.Event().wait(_AGAIN)
             except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -38,6 +39,7 @@ from holdfast.serving.inbox import create_app
 from holdfast.serving.inbox.application import mounted_path
 from holdfast.serving.inbox.sessions import Signatures
 from holdfast.serving.inbox.settings import InvalidInbox, kept_secret
+from tests.conftest import ROOT
 from tests.support.inboxes import SAME, SECRET, SITE, asked, bulk, client, form, send, settings, token
 
 HOSTILE = {
@@ -83,7 +85,12 @@ def test_without_a_session_nothing_can_be_changed(db: Database) -> None:
     request = asked(db)
     hidden = form(client(db).get(f"/requests/{request.request_id}").text, f"/requests/{request.request_id}/decide")
     browser = client(db, None)
-    for path in (f"/requests/{request.request_id}/decide", f"/requests/{request.request_id}/edit", "/decide", "/logout"):
+    for path in (
+        f"/requests/{request.request_id}/decide",
+        f"/requests/{request.request_id}/edit",
+        "/decide",
+        "/logout",
+    ):
         response = browser.post(path, data={**hidden, "decision": "approve"}, headers=SAME)
         assert response.status_code == 401, path
     assert state(db, request) == "waiting"
@@ -193,7 +200,8 @@ def test_the_header_is_not_believed_from_elsewhere(db: Database, address: str) -
 
 @pytest.mark.parametrize("name", ["", " ", "holdfast:expiry", "a" * 300, "a\u202eb"])
 def test_a_proxy_cannot_name_nobody(db: Database, name: str) -> None:
-    assert client(db, None, address="10.0.0.1", **PROXY).get("/", headers={"X-Forwarded-User": name.encode()}).status_code == 401
+    headers: Any = {"X-Forwarded-User": name.encode()}
+    assert client(db, None, address="10.0.0.1", **PROXY).get("/", headers=headers).status_code == 401
 
 
 def test_a_header_that_is_there_twice_is_nobodys(db: Database) -> None:
@@ -495,7 +503,13 @@ def test_a_request_shows_what_the_agent_knew_and_what_it_has_used(db: Database, 
         "odd": {"deep": [1]},
     }
     request = asked(db, context=context, terms=Terms(deciders=("ada", "bob"), quorum=2), correlation_id="case-1")
-    spent = {"kind": "model.answered", "actor": "a", "cost": Decimal("0.25"), "input_tokens": 10, "output_tokens": 2}
+    spent: dict[str, Any] = {
+        "kind": "model.answered",
+        "actor": "a",
+        "cost": Decimal("0.25"),
+        "input_tokens": 10,
+        "output_tokens": 2,
+    }
     db.audit.append(NewEvent(thread_id="t", **spent))
     html = page.get(f"/requests/{request.request_id}").text
     for text in ("It is due.", "log.pdf", "0.7", "45 of 50", "little left", "0.5 of 2 usd", "$0.2500 · 12 tokens",
@@ -505,9 +519,13 @@ def test_a_request_shows_what_the_agent_knew_and_what_it_has_used(db: Database, 
 
 def run(db: Database, thread: str = "t") -> None:
     """A thread on which something was said to its user, and something not."""
+
+    def work(state: MessagesState) -> dict[str, Any]:
+        between_us = tagged(AIMessage("Between us."), Visibility.USER_HIDDEN)
+        return {"messages": [AIMessage("I have looked."), between_us, SystemMessage("Be kind.")]}
+
     builder = StateGraph(MessagesState)
-    said = [AIMessage("I have looked."), tagged(AIMessage("Between us."), Visibility.USER_HIDDEN), SystemMessage("Be kind.")]
-    builder.add_node("work", lambda _: {"messages": said})
+    builder.add_node("work", work)
     builder.add_edge(START, "work")
     builder.add_edge("work", END)
     graph = builder.compile(checkpointer=db.saver)
@@ -525,13 +543,12 @@ def test_the_run_is_shown_as_its_user_sees_it(db: Database, page: TestClient) ->
 
 
 def test_a_decision_is_told_as_a_timeline_as_far_as_the_audience_may_see(db: Database) -> None:
-    known = {"thread_id": "t", "correlation_id": "case-1", "actor": "a"}
+    known: dict[str, Any] = {"thread_id": "t", "correlation_id": "case-1", "actor": "a"}
     for word, visibility in (("lantern", Visibility.USER_HIDDEN), ("anchor", Visibility.ALWAYS_HIDDEN)):
         db.audit.append(NewEvent(**known, kind="note", details={"word": word}, visibility=visibility))
 
     def seen(name: str, audience: str) -> list[str]:
-        settings = {"operators": ("olga",), "auditors": ("otto",)}
-        html = client(db, name, **settings).get(f"/trail?id=case-1&as={audience}").text
+        html = client(db, name, operators=("olga",), auditors=("otto",)).get(f"/trail?id=case-1&as={audience}").text
         return re.findall("lantern|anchor", html)
 
     assert seen("ada", "user") == seen("ada", "operator") == seen("ada", "auditor") == []
@@ -717,7 +734,11 @@ def test_an_edit_shows_what_it_changes_before_it_is_approved(db: Database, page:
 def test_an_edit_can_add_what_the_schema_knows_and_take_it_away(db: Database, page: TestClient) -> None:
     request = asked(db, arguments={"to": "a@example.com", "body": "x", "count": 3})
     edit(page, request, step="approve", **{"argument-2": "", "argument-3": '"high"'})
-    assert db.approvals.get(request.request_id).final_arguments == {"to": "a@example.com", "body": "x", "priority": "high"}
+    assert db.approvals.get(request.request_id).final_arguments == {
+        "to": "a@example.com",
+        "body": "x",
+        "priority": "high",
+    }
 
 
 def test_an_edit_that_does_not_fit_the_schema_is_refused_and_what_was_typed_is_kept(
@@ -740,10 +761,8 @@ def test_what_is_no_json_object_is_refused(db: Database, page: TestClient, typed
 
 
 @pytest.mark.parametrize("way", ["fields", "json"])
-def test_a_form_that_nobody_touched_changes_nothing_whatever_is_in_it(
-    db: Database, page: TestClient, way: str
-) -> None:
-    odd = {
+def test_a_form_that_nobody_touched_changes_nothing_whatever_is_in_it(db: Database, page: TestClient, way: str) -> None:
+    odd: dict[str, Any] = {
         "lines": "a\r\nb\rc\nd",
         "lead": "\n\n  x ",
         "hidden": "a\u202eb\x1bc\u200b",
@@ -864,7 +883,10 @@ def test_it_listens_where_others_are_only_if_it_is_said_how_they_are_known(holdf
 def test_without_the_extra_it_is_said_which(holdfast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from holdfast.checkpointing import MissingExtra
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "limits" else object())
+    def without_limits(name: str) -> object:
+        return None if name == "limits" else object()
+
+    monkeypatch.setattr("importlib.util.find_spec", without_limits)
     failed = holdfast("token", "ada")
     assert isinstance(failed.exception, MissingExtra)
     assert "holdfast[inbox]" in str(failed.exception)
@@ -873,5 +895,48 @@ def test_without_the_extra_it_is_said_which(holdfast: Callable[..., Any], monkey
 def test_the_command_line_does_not_wait_for_the_inbox_to_be_imported() -> None:
     import subprocess
 
-    code = "import sys, holdfast.serving.cli; print([m for m in ('starlette', 'jinja2', 'uvicorn') if m in sys.modules])"
+    code = (
+        "import sys, holdfast.serving.cli; print([m for m in ('starlette', 'jinja2', 'uvicorn') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# The style sheet
+
+STYLES = (ROOT / "serving" / "inbox" / "static" / "inbox.css").read_text(encoding="utf-8")
+TEXTS = [
+    ("text", "page"), ("text", "card"), ("text", "sunk"), ("soft", "page"), ("soft", "card"), ("soft", "sunk"),
+    ("link", "page"), ("link", "card"), ("accent-text", "accent"), ("good", "good-back"), ("bad", "bad-back"),
+    ("bad", "card"), ("warn", "warn-back"), ("warn", "card"), ("cool", "cool-back"), ("text", "cool-back"),
+    ("text", "bad-back"), ("text", "good-back"), ("soft", "good-back"), ("soft", "bad-back"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("scheme", "place"), [("light", 0), ("dark", 1)])
+def test_every_text_stands_out_from_what_is_behind_it(scheme: str, place: int) -> None:
+    """WCAG 2.2, 1.4.3: 4.5 to 1; 1.4.11: 3 to 1 for the edges of fields and for where one is."""
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", STYLES.split(":root {")[place + 1]))
+    for text, back in TEXTS:
+        assert contrast(colours[text], colours[back]) >= 4.5, (scheme, text, back)
+    for edge in ("strong-line", "focus"):
+        assert contrast(colours[edge], colours["card"]) >= 3, (scheme, edge)
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2's relative luminance."""
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_shipped_htmx_is_the_one_that_is_named_beside_it() -> None:
+    static = ROOT / "serving" / "inbox" / "static"
+    told = (static / "htmx.LICENSE.txt").read_text(encoding="utf-8")
+    assert hashlib.sha256((static / "htmx.min.js").read_bytes()).hexdigest() in told
+    assert "0BSD" in told

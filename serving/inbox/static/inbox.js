@@ -64,6 +64,7 @@
     next.focus();
     next.closest(".row").scrollIntoView({ block: "nearest" });
   }
+  // From the list the browser goes to the button or the field, which still has to be used.
   function open(where) {
     const link = links()[current()];
     if (link) location.href = link.href + where;
@@ -76,7 +77,7 @@
   };
   const one = {
     j: () => click("a[rel=next]"), k: () => click("a[rel=prev]"),
-    a: () => click("#approve button"), e: () => { if (!$("#decide")?.disabled) click("#edit"); },
+    a: () => click("#approve"), e: () => { if (!$("#decide")?.disabled) click("#edit"); },
     r: () => { const field = $("#message"); if (field && !field.matches(":disabled")) { field.focus(); field.scrollIntoView({ block: "center" }); } },
     u: () => click(".crumbs a"),
   };
@@ -92,7 +93,4 @@
     const act = keys[event.key];
     if (act) { event.preventDefault(); act(); }
   });
-  // From the list by `a`: the button is shown and focused, and still has to be pressed.
-  if (location.hash === "#approve") $("#approve button")?.focus();
-  if (location.hash === "#message") $("#message")?.focus();
 })();
