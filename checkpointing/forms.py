@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from .audit import storable
@@ -102,14 +102,14 @@ def meets(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     Raises:
         Unfit: where they are not, and why; of several places, the one that tells most.
     """
-    from jsonschema import Draft202012Validator, ValidationError
-    from jsonschema.exceptions import best_match
+    from jsonschema import Draft202012Validator, ValidationError, exceptions
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
     nothing_else: Registry[Any] = Registry()
+    best = cast("Callable[[Iterable[ValidationError]], ValidationError | None]", exceptions.best_match)
     try:
-        found = best_match(Draft202012Validator(schema, registry=nothing_else).iter_errors(arguments))
+        found = best(Draft202012Validator(schema, registry=nothing_else).iter_errors(arguments))
     except (Unresolvable, ValidationError, RecursionError, re.error, TypeError) as error:
         raise Unfit("$", f"cannot be held against the schema of the arguments: {_short(error)}") from error
     if found is not None:

@@ -82,8 +82,10 @@ class Terms:
         given = cast("object", self.allowed)
         if not isinstance(given, list | tuple) or any(kind not in DECISIONS for kind in self.allowed):
             raise InvalidTerms(f"terms: allowed must be a tuple of some of {', '.join(DECISIONS)}, not {given!r}")
-        whole = ("approve", "reject")
-        allowed = tuple(kind for kind in DECISIONS if kind in self.allowed and (self.quorum == 1 or kind in whole))
+        whole: tuple[DecisionType, ...] = ("approve", "reject")
+        allowed: tuple[DecisionType, ...] = tuple(
+            kind for kind in DECISIONS if kind in self.allowed and (self.quorum == 1 or kind in whole)
+        )
         if not allowed:
             raise InvalidTerms("terms: no decision is allowed, so nobody could decide")
         return allowed

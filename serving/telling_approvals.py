@@ -29,7 +29,7 @@ def _requested(_: str, details: dict[str, Any]) -> _Told:
     name, request = _action(details)
     deciders, quorum = details.pop("deciders", None), details.pop("quorum", None)
     several = f"{line(quorum)} of " if quorum else ""
-    told = f"asked {several}{_people(deciders) if deciders else 'anybody'} to approve {name}{_until(details)}"
+    told = f"asked {several}{'anybody' if deciders == [] else _people(deciders)} to approve {name}{_until(details)}"
     return told, [quoted("with", details.pop("arguments", None)), request]
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import AsyncConnection, Connection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from holdfast.checkpointing import (
@@ -90,7 +91,7 @@ def test_what_was_asked_is_read_as_it_was_written(db: Database, clock: Clock) ->
 
 def test_a_day_is_as_long_as_it_is(database_uri: str, db: Database, clock: Clock) -> None:
     """Not as long as the session's time zone has it when its clocks are changed."""
-    name = psycopg.conninfo.conninfo_to_dict(database_uri)["dbname"]
+    name = conninfo_to_dict(database_uri)["dbname"]
     with psycopg.connect(database_uri, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} SET timezone = 'Europe/Berlin'".encode())
     clock.at = NOON.replace(month=10, day=24)
@@ -402,7 +403,7 @@ def test_time_approves_what_may_be_approved_by_it(db: Database, clock: Clock) ->
 
 
 def test_others_are_asked_before_time_rejects(db: Database, clock: Clock) -> None:
-    terms = {"expires_in": HOUR, "on_expiry": "escalate", "escalate_to": ("eve", "dan"), "quorum": 2}
+    terms: dict[str, Any] = {"expires_in": HOUR, "on_expiry": "escalate", "escalate_to": ("eve", "dan"), "quorum": 2}
     request = opened(db, deciders=("ada", "bob"), **terms)
     db.approvals.decide(request.request_id, said(request, "ada"))
     clock.go(hours=5)
@@ -545,7 +546,12 @@ def test_each_change_is_notified_and_told_besides(db: Database, database_uri: st
     db.approvals.also = also
     with psycopg.connect(database_uri, autocommit=True) as listener:
         listener.execute("LISTEN holdfast_approvals")
-        terms = {"expires_in": 2 * HOUR, "remind_every": HOUR, "on_expiry": "escalate", "escalate_to": ("ada", "eve")}
+        terms: dict[str, Any] = {
+            "expires_in": 2 * HOUR,
+            "remind_every": HOUR,
+            "on_expiry": "escalate",
+            "escalate_to": ("ada", "eve"),
+        }
         first = opened(db, **terms, quorum=2)
         opened(db, "call 2", waived="small")
         db.approvals.tend(clock.go(hours=1))

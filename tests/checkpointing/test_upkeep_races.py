@@ -52,7 +52,7 @@ class Meeting:
         try:
             wanted = next(steps)
             while True:
-                if wanted[0] == SQL[self.statement]:
+                if isinstance(wanted, tuple) and wanted[0] == SQL[self.statement]:
                     self.reached.set()
                     self._wait()
                 wanted = steps.send((yield wanted))

@@ -325,3 +325,66 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     assert holdfast(*command) == 2
     assert expected in complaint(capsys)
+
+
+ASKED = [
+    event("approval.requested", {
+        "request": "apr-1", "name": "send_email", "arguments": {"to": "ada"}, "digest": "ab",
+        "deciders": ["ada", "bob"], "quorum": 2, "expires_at": "2026-11-24T12:00:00Z",
+    }, actor="approve"),
+    event("approval.requested", {"request": "apr-2", "name": "pay", "arguments": {"usd": 9}, "deciders": []}),
+    event("approval.waived", {"request": "apr-3", "name": "pay", "arguments": {"usd": 1}, "why": "low"}),
+    event("approval.refused", {"request": "apr-1", "name": "send_email", "tried": "approve", "why": "no decider"},
+          actor="eve"),
+    event("approval.voted", {"request": "apr-1", "name": "send_email", "decision": "approve", "approvals": 1,
+                             "quorum": 2, "message": "fine"}, actor="ada"),
+    event("approval.reminded", {"request": "apr-1", "name": "send_email", "times": 2}, actor="worker-1"),
+    event("approval.escalated", {"request": "apr-1", "name": "send_email", "to": ["dan"],
+                                 "expires_at": "2026-11-27T12:00:00Z"}, actor="worker-1"),
+    event("approval.decided", {"request": "apr-1", "name": "send_email", "decision": "edit",
+                               "arguments": {"to": "bob"}}, actor="dan"),
+    event("approval.decided", {"request": "apr-2", "name": "pay", "decision": "reject", "message": "too much"},
+          actor="bob"),
+    event("approval.refused", {"request": "apr-2", "name": "pay", "tried": "withdraw", "why": "decided"}, actor="eve"),
+    event("approval.expired", {"request": "apr-4", "name": "pay", "then": "reject", "expired_at": "2026"},
+          actor="worker-1"),
+    event("approval.withdrawn", {"request": "apr-5", "name": "pay", "message": "the thread was removed"},
+          actor="holdfast:thread"),
+    event("approval.requested", {}, visibility=Visibility.ALWAYS_HIDDEN),
+]  # fmt: skip
+ASKED_TOLD = """\
+thread t
+approve: asked 2 of ada, bob to approve send_email, until 2026-11-24T12:00:00Z
+    with: {"to": "ada"}; request apr-1
+research: asked anybody to approve pay
+    with: {"usd": 9}; request apr-2
+research: pay needs no approval
+    because: “low”; with: {"usd": 1}
+eve: tried to approve send_email and was refused: others are asked
+    request apr-1
+ada: approved send_email, 1 of 2 approvals; it waits for others
+    said: “fine”; request apr-1
+worker-1: reminded those who have to decide on send_email, time 2
+    request apr-1
+worker-1: nobody decided on send_email in time: dan may now, until 2026-11-27T12:00:00Z
+    request apr-1
+dan: approved send_email with other arguments
+    with: {"to": "bob"}; request apr-1
+bob: rejected pay
+    said: “too much”; request apr-2
+eve: tried to withdraw the request to approve pay and was refused: somebody else had decided
+    request apr-2
+worker-1: nobody decided on pay in time: it counts as rejected
+    request apr-4
+holdfast:thread: withdrew the request to approve pay
+    because: “the thread was removed”; request apr-5
+research: asked somebody to approve an action
+    (details are always_hidden: withheld)"""
+
+
+def test_who_approved_what_is_told_in_plain_words(holdfast: Run, db: Database, capsys: Out) -> None:
+    for each in ASKED:
+        db.audit.append(each)
+    assert holdfast("audit", "case-7") == 0
+    *told, _ = without_times(capsys.readouterr().out)
+    assert told == ASKED_TOLD.splitlines()

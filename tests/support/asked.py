@@ -42,8 +42,14 @@ def asking(call_id: str = "call 1", **given: Any) -> NewRequest:
     """A request; of terms, what `Terms` takes is given beside the others."""
     named = ("deciders", "quorum", "allowed", "expires_in", "on_expiry", "escalate_to", "remind_every", "bulk")
     terms = {name: given.pop(name) for name in named if name in given}
-    common = {"thread_id": "t", "task_id": "task", "name": "send_email", "arguments": MAIL, "schema": SCHEMA}
-    return NewRequest(**{**common, "call_id": call_id, "terms": Terms(**terms), **given})
+    common: dict[str, Any] = {
+        "thread_id": "t",
+        "task_id": "task",
+        "name": "send_email",
+        "arguments": MAIL,
+        "schema": SCHEMA,
+    }
+    return NewRequest(**{**common, **given}, call_id=call_id, terms=Terms(**terms))
 
 
 def opened(db: Database, call_id: str = "call 1", **given: Any) -> ApprovalRequest:
@@ -54,7 +60,8 @@ def opened(db: Database, call_id: str = "call 1", **given: Any) -> ApprovalReque
 
 def said(request: ApprovalRequest, by: str = "ada", type: DecisionType = "approve", **more: Any) -> Decided:
     """A decision on the request as it is."""
-    return Decided(**{"type": type, "by": by, "digest": request.digest, **more})
+    given: dict[str, Any] = {"type": type, "by": by, "digest": request.digest, **more}
+    return Decided(**given)
 
 
 def told(db: Database, thread_id: str = "t") -> list[tuple[str, str]]:
