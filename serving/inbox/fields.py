@@ -85,7 +85,7 @@ def fields_of(
                 choices=choices,
                 required=name in required,
                 present=value is not _MISSING,
-                rows=min(24, max(3, text.count("\n") + 1 + len(text) // 90)),
+                rows=min(24, max(3, text.count("\n") + 2 + len(text) // 90)),
             )
         )
     return fields

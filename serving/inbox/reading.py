@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -30,6 +31,7 @@ from .rendering import static_response
 from .sessions import Session
 from .showing import as_json, shown
 from .views import (
+    Moment,
     Row,
     Said,
     Spent,
@@ -299,7 +301,7 @@ async def request_page(
             tool_calls=spent.tool_calls,
             unpriced=spent.unpriced,
         ),
-        "history": timeline(history(events, approval))[0],
+        "history": [_without_arguments(one) for one in timeline(history(events, approval))[0]],
         "siblings": [_row(inbox, one, session) for one in siblings if one.request_id != approval.request_id],
         "others": len([one for one in waiting if one.request_id != approval.request_id]),
         "mark": inbox.gate.signatures.mark(session, approval.request_id, approval.digest),
@@ -316,6 +318,11 @@ def history(events: Sequence[AuditEvent], approval: ApprovalRequest) -> list[Aud
         for event in events
         if event.kind.startswith("approval.") and own in (event.effect_id, event.details.get("request"))
     ]
+
+
+def _without_arguments(moment: Moment) -> Moment:
+    """What was asked for stands above."""
+    return replace(moment, detail="") if moment.event.kind in ("approval.requested", "approval.waived") else moment
 
 
 async def said_on(database: Database, thread_id: str) -> tuple[list[Said], str]:
