@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     app: Starlette
 
+NEEDED = ("itsdangerous", "jinja2", "limits", "starlette", "uvicorn")
+"""What the extra brings."""
+
 __all__ = ["InboxSettings", "app", "create_app"]
 
 
@@ -31,7 +34,9 @@ def __getattr__(name: str) -> object:
 
     try:
         from . import application
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in NEEDED:
+            raise
         raise MissingExtra("inbox", "the approvals inbox") from error
     made = application.create_app if name == "create_app" else application.mounted()
     globals()[name] = made

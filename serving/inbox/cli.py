@@ -104,5 +104,7 @@ def _needs_extra() -> None:
 
     from holdfast.checkpointing import MissingExtra
 
-    if any(find_spec(name) is None for name in ("itsdangerous", "jinja2", "limits", "starlette", "uvicorn")):
+    from . import NEEDED
+
+    if any(find_spec(name) is None for name in NEEDED):
         raise MissingExtra("inbox", "the approvals inbox")

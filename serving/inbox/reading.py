@@ -23,21 +23,20 @@ from holdfast.checkpointing import (
     UnknownRequest,
 )
 from holdfast.checkpointing.costs import total
-from holdfast.checkpointing.requests import STATES, RequestState
+from holdfast.checkpointing.requests import STATES
 
 from .comparing import compare
 from .gate import Refused, base
+from .knowing import known
+from .listing import MOST, named, row, rows
 from .rendering import static_response
 from .sessions import Session
 from .showing import as_json, shown
 from .views import (
     Moment,
-    Row,
     Said,
     Spent,
     deadline,
-    for_others,
-    known,
     may_decide,
     said,
     standing,
@@ -48,25 +47,10 @@ from .views import (
 from .wiring import Inbox
 
 _ID: Final = re.compile(r"[a-z0-9-]{1,80}", re.ASCII)
-_MOST: Final = 200
-_FOUND: Final = 1_000
-"""Requests that are looked through for a list."""
 _MESSAGES: Final = 40
 _EVENTS: Final = 400
-_NAME: Final = 1_000
 _ALL: Final = 4_000_000
 """Characters of arguments that are sent as text."""
-SHOWN: Final[dict[str, tuple[RequestState, ...]]] = {
-    "waiting": ("waiting",),
-    "decided": ("approved", "edited", "rejected", "responded", "expired", "withdrawn"),
-    "all": STATES,
-}
-
-
-def named(request: Request, name: str) -> str:
-    """A parameter of the address, as the database can take it; empty, if it is not given."""
-    given = request.query_params.get(name, "").strip()
-    return "" if len(given) > _NAME or not given.isprintable() else given
 
 
 async def found(database: Database, request_id: str) -> ApprovalRequest:
@@ -82,45 +66,6 @@ async def found(database: Database, request_id: str) -> ApprovalRequest:
     except UnknownRequest:
         text = "There is no such request. It may have been removed together with its thread."
         raise Refused(404, "Nothing here", text) from None
-
-
-async def rows(inbox: Inbox, request: Request, session: Session) -> dict[str, Any]:
-    """What the list shows."""
-    show = named(request, "show") if named(request, "show") in SHOWN else "waiting"
-    mine, thread, case, text = (named(request, name) for name in ("mine", "thread", "case", "text"))
-    database = await inbox.database()
-    requests = await database.approvals.afind(
-        thread_id=thread or None,
-        correlation_id=case or None,
-        states=SHOWN[show],
-        for_decider=session.name if mine else None,
-        limit=_FOUND,
-    )
-    requests = [one for one in requests if text.lower() in f"{one.name} {one.description}".lower()]
-    if show == "decided":
-        requests.sort(key=lambda one: one.decided_at or one.requested_at, reverse=True)
-    more = len(requests) > _MOST
-    return {
-        "rows": [_row(inbox, one, session) for one in requests[:_MOST]],
-        "more": more,
-        "most": _MOST,
-        "show": show,
-        "filters": {"mine": mine, "thread": thread, "case": case, "text": text},
-        "query": request.url.query,
-    }
-
-
-def _row(inbox: Inbox, request: ApprovalRequest, session: Session) -> Row:
-    now, mine = inbox.gate.now(), may_decide(request, session.name)
-    bulk = mine and request.terms.bulk and {"approve", "reject"} & set(request.terms.allowed)
-    return Row(
-        request=request,
-        summary=summary(request),
-        deadline=deadline(request, now),
-        standing=standing(request, now),
-        for_others=for_others(request, session.name),
-        mark=inbox.gate.signatures.mark(session, request.request_id, request.digest) if bulk else None,
-    )
 
 
 class Reading:
@@ -173,7 +118,7 @@ class Reading:
 
     async def _beside(self, request: Request, step: int) -> Response:
         session = self.inbox.session(request)
-        waiting = await (await self.inbox.database()).approvals.afind(for_decider=session.name, limit=_MOST)
+        waiting = await (await self.inbox.database()).approvals.afind(for_decider=session.name, limit=MOST)
         ids = [one.request_id for one in waiting]
         here = request.path_params["request_id"]
         place = ids.index(here) + step if here in ids else 0
@@ -192,11 +137,11 @@ class Reading:
         thread = named(request, "id")
         database = await self.inbox.database()
         messages, problem = await said_on(database, thread)
-        requests = await database.approvals.afind(thread_id=thread, states=STATES, limit=_MOST)
+        requests = await database.approvals.afind(thread_id=thread, states=STATES, limit=MOST)
         more = {
             "messages": messages,
             "problem": problem,
-            "rows": [_row(self.inbox, one, session) for one in requests],
+            "rows": [row(self.inbox, one, session) for one in requests],
         }
         return await self._told(request, thread, "thread.html", **more, thread_id=thread)
 
@@ -283,7 +228,7 @@ async def request_page(
     spent = total(await database.costs.areport("model", thread_id=approval.thread_id))
     events = await database.audit.aread(thread_id=approval.thread_id, audience=Audience.OPERATOR)
     siblings = await database.approvals.aof_task(approval.thread_id, approval.task_id)
-    waiting = await database.approvals.afind(for_decider=session.name, limit=_MOST)
+    waiting = await database.approvals.afind(for_decider=session.name, limit=MOST)
     edit = compare(approval.arguments, approval.edited) if approval.edited is not None else None
     return {
         **standing_of(inbox, approval, session),
@@ -302,7 +247,7 @@ async def request_page(
             unpriced=spent.unpriced,
         ),
         "history": [_without_arguments(one) for one in timeline(history(events, approval))[0]],
-        "siblings": [_row(inbox, one, session) for one in siblings if one.request_id != approval.request_id],
+        "siblings": [row(inbox, one, session) for one in siblings if one.request_id != approval.request_id],
         "others": len([one for one in waiting if one.request_id != approval.request_id]),
         "mark": inbox.gate.signatures.mark(session, approval.request_id, approval.digest),
         "problem": problem,
