@@ -12,6 +12,7 @@ import click
 
 from . import approvals, audit, budget, costs, doubts, notify, queueing, trust, upkeep
 from .common import acting, json_option, with_database
+from .inbox import cli as inbox_cli
 from .ordering import Order, outreach_options
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ for command in (upkeep.verify, upkeep.rollback, upkeep.prune, upkeep.messages, a
     cli.add_command(command)
 for command in (doubts.doubts, doubts.resolve, trust.trust, notify.notify):
     cli.add_command(command)
-for command in (approvals.approvals, queueing.submit, queueing.worker):
+for command in (approvals.approvals, queueing.submit, queueing.worker, inbox_cli.inbox):
     cli.add_command(command)
 
 
