@@ -68,11 +68,14 @@ class Approvals:
     async def aof_task(self, thread_id: str, task_id: str) -> list[ApprovalRequest]:
         return await self._bridge.acall(self._of_task, thread_id, task_id)
 
-    def of_call(self, thread_id: str, call_id: str) -> ApprovalRequest | None:
-        """The newest request about a tool call, whichever task asked; None if none did."""
+    def of_call(self, thread_id: str, call_id: str) -> list[ApprovalRequest]:
+        """The requests about a call of that id, whichever task asked, the newest first.
+
+        Some models number their calls, so that agents of one thread, or one agent's turns, use an id again.
+        """
         return self._bridge.call(self._of_call, thread_id, call_id)
 
-    async def aof_call(self, thread_id: str, call_id: str) -> ApprovalRequest | None:
+    async def aof_call(self, thread_id: str, call_id: str) -> list[ApprovalRequest]:
         return await self._bridge.acall(self._of_call, thread_id, call_id)
 
     def get(self, request_id: str) -> ApprovalRequest:
@@ -167,10 +170,10 @@ class Approvals:
     async def _of_task(self, thread_id: str, task_id: str) -> list[ApprovalRequest]:
         return await self._listed("of_task", {"thread": thread_id, "task": task_id})
 
-    async def _of_call(self, thread_id: str, call_id: str) -> ApprovalRequest | None:
+    async def _of_call(self, thread_id: str, call_id: str) -> list[ApprovalRequest]:
         if not findable(thread_id, call_id):
-            return None
-        return next(iter(await self._listed("of_call", {"thread": thread_id, "call": call_id})), None)
+            return []
+        return await self._listed("of_call", {"thread": thread_id, "call": call_id})
 
     async def _get(self, request_id: str) -> ApprovalRequest:
         check_id(request_id)

@@ -22,11 +22,11 @@ from .knowing import known, waiting_turn
 from .model_errors import brief
 from .policies import ApprovalPolicy, Policies, When
 from .schemas import Schemas
-from .standing import ApprovalNeedsSaver, Standing, standing
+from .standing import ApprovalNeedsSaver, Standing, graph_of, standing
 from .steps_count import messages_of
 from .steps_text import noted
 from .stops import stopping
-from .verdicts import note_of, unshown, verdicts, with_note
+from .verdicts import answer_of, note_of, unshown, verdicts, with_note
 from .written import told
 
 MESSAGES: Final = "messages"
@@ -89,12 +89,10 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         self._key = messages_key
 
     def after_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
-        with stopping():
-            return carry_out(self.gate(state))
+        return carry_out(self.gate(state))
 
     async def aafter_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
-        with stopping():
-            return await acarry_out(self.gate(state))
+        return await acarry_out(self.gate(state))
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -178,11 +176,14 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         if place is None:
             raise ApprovalNeedsSaver
         approvals, thread_id = place.approvals, place.thread_id
-        found: ApprovalRequest | None = yield Action(
+        asked: list[ApprovalRequest] = yield Action(
             lambda: approvals.of_call(thread_id, _id(call)), lambda: approvals.aof_call(thread_id, _id(call))
         )
+        found = nearest(asked, place.checkpoint_ns)
         if (problem := unapproved(call, found)) is not None or found is None:
             raise NotApproved(call["name"], _id(call), problem or "")
+        if not found.granted:
+            return answer_of(found)
         result = yield act
         if found.state != "edited":
             return result
@@ -199,12 +200,27 @@ def unrecordable(call: ToolCall) -> str | None:
     return None
 
 
+def nearest(asked: Sequence[ApprovalRequest], checkpoint_ns: str) -> ApprovalRequest | None:
+    """The request about a call that a task makes: the newest of its own graph, else of the nearest graph around it.
+
+    Agents beside each other in one thread may use the same call ids.
+    """
+    graph = graph_of(checkpoint_ns)
+    while True:
+        for request in asked:
+            if graph_of(request.checkpoint_ns) == graph:
+                return request
+        if not graph:
+            return None
+        graph = graph_of(graph)
+
+
 def unapproved(call: ToolCall, found: ApprovalRequest | None) -> str | None:
-    """Why a call may not be made; None if it may."""
+    """Why a call must not get here; None if it may be made, or has its answer (a stock tool node comes with those)."""
     if found is None:
         return "nobody was asked about it"
-    if not found.granted:
-        return f"it is {found.state}"
+    if not found.settled:
+        return "nobody has decided on it yet"
     # The record may hold the arguments in another form: Postgres keeps no NUL.
     approved = found.digest if found.edited is None else action_digest(found.name, found.edited)
     if action_digest(call["name"], call["args"]) != approved:

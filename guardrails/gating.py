@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from ..checkpointing.requests import ApprovalRequest, Decided, NewRequest
 from .actions import Action, Work
 from .knowing import MESSAGES
 from .replies import InvalidReply, Said, understood
-from .standing import UNKNOWN, Standing
+from .standing import UNKNOWN, Standing, graph_of
 
 Make = Callable[[], Work[Sequence[NewRequest]]]
 """What is to be asked; called once for a task, however often that is executed."""
@@ -76,7 +77,31 @@ def opened(standing: Standing, make: Make) -> Work[list[ApprovalRequest]]:
     requests: list[ApprovalRequest] = yield Action(
         lambda: approvals.open(new, lease=lease), lambda: approvals.aopen(new, lease=lease)
     )
+    yield from _left_behind(standing, new[0])
     return requests
+
+
+def _left_behind(standing: Standing, new: NewRequest) -> Work[None]:
+    """Take back what the thread was asked before it was given something else to do: nobody waits for it any more."""
+    approvals, thread_id = standing.approvals, standing.thread_id
+    waiting: list[ApprovalRequest] = yield Action(
+        lambda: approvals.find(thread_id=thread_id), lambda: approvals.afind(thread_id=thread_id)
+    )
+    for request in waiting:
+        if _is_before(request, new):
+            yield from _taken_back(standing, request.request_id)
+
+
+def _is_before(request: NewRequest, new: NewRequest) -> bool:
+    """Whether one is of an earlier step of the same graph; what waits beside it is of the same."""
+    same = graph_of(request.checkpoint_ns) == graph_of(new.checkpoint_ns)
+    return same and request.step is not None and new.step is not None and request.step < new.step
+
+
+def _taken_back(standing: Standing, request_id: str) -> Work[None]:
+    approvals, by, why = standing.approvals, standing.decider or UNKNOWN, "the thread went on without an answer"
+    with suppress(DecisionRefused):  # somebody has decided it meanwhile
+        yield Action(lambda: approvals.withdraw(request_id, by, why), lambda: approvals.awithdraw(request_id, by, why))
 
 
 def _read(standing: Standing) -> Work[list[ApprovalRequest]]:

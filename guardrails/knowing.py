@@ -84,7 +84,7 @@ def fitting(context: Mapping[str, Any]) -> dict[str, Any]:
     whole = dict(context)
     while len(json.dumps(whole, ensure_ascii=False)) > LARGEST:
         if isinstance(messages := whole.get(MESSAGES), list) and messages:
-            whole[MESSAGES] = cast("list[Any]", messages)[1:]
+            whole[MESSAGES] = whole[MESSAGES][1:]
             continue
         largest = max(whole, key=lambda name: len(json.dumps(whole[name], ensure_ascii=False)))
         whole[largest] = "too long to be kept"

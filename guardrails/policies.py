@@ -37,7 +37,7 @@ class Judgement:
     """For who decides, beside what the agent knew."""
 
 
-Predicate = Callable[..., bool | Judgement]
+Predicate = Callable[[dict[str, Any]], bool | Judgement] | Callable[[dict[str, Any], ToolCall], bool | Judgement]
 """Given the call's arguments, and the whole call if it takes two."""
 
 
@@ -91,7 +91,7 @@ class ApprovalPolicy:
         try:
             if isinstance(self.when, Judge):
                 return (yield from self.when.judge(call, standing))
-            return _found(_asked(cast("Predicate", self.when), call))
+            return _found(_asked(self.when, call))
         except HoldfastError:
             raise
         except Exception as error:  # whatever a model's arguments do to a predicate
@@ -103,7 +103,8 @@ class ApprovalPolicy:
         return self.description(call) if callable(self.description) else self.description or f"Call {call['name']}?"
 
 
-def _asked(predicate: Predicate, call: ToolCall) -> object:
+def _asked(given: Any, call: ToolCall) -> object:
+    predicate: Callable[..., object] = given
     try:
         taken = inspect.signature(predicate).parameters.values()
     except (TypeError, ValueError):  # some builtins do not say

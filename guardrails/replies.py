@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ..checkpointing.errors import HoldfastError
 from ..checkpointing.forms import ARGUMENTS, TEXT, Unfit, meets, stored
@@ -68,7 +68,7 @@ def understood(answer: Any, requests: Sequence[ApprovalRequest]) -> dict[str, Sa
             return _by_id(answer, requests)
     if not isinstance(given, list):
         raise InvalidReply(f"{brief(repr(answer), 60)} is no answer; {HOW}")
-    decisions: list[Any] = given
+    decisions = cast("list[Any]", given)  # type: ignore[redundant-cast]  # to pyright nothing is known of them
     return {
         request.request_id: _said(one, request)
         for request, one in zip(_meant(requests, len(decisions)), decisions, strict=True)
@@ -145,7 +145,7 @@ def _edited(given: Mapping[str, Any], request: ApprovalRequest, about: str) -> M
     edited: Mapping[str, Any] = action
     name: Any = request.name
     arguments: Any = edited
-    if "edited_action" in given or edited.keys() == {"action", "args"}:  # agent-inbox: with the action's name, or not
+    if "edited_action" in given or {*edited} == {"action", "args"}:  # agent-inbox: with the action's name, or not
         name = edited.get("name", edited.get("action", request.name))
         arguments = edited.get("args", edited.get("arguments"))
     if name != request.name:

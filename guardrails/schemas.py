@@ -8,6 +8,8 @@ from typing import Any
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel
 
+from ..checkpointing.visibility import is_mapping
+
 
 class Schemas:
     """By a tool's name; each is made when it is asked for first."""
@@ -37,7 +39,6 @@ class Schemas:
 def schema_of(tool: BaseTool) -> Mapping[str, Any] | None:
     """The JSON schema of a tool's arguments."""
     given: Any = tool.tool_call_schema
-    if isinstance(given, Mapping):
-        schema: Mapping[str, Any] = given
-        return schema
+    if is_mapping(given):
+        return given
     return given.model_json_schema() if isinstance(given, type) and issubclass(given, BaseModel) else None

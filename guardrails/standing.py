@@ -103,6 +103,15 @@ class Standing:
         self.config.get("configurable", {})["__pregel_scratchpad"].resume.append(answer)
 
 
+def graph_of(checkpoint_ns: str) -> str:
+    """The namespace of the graph that a task is of; empty for the outermost.
+
+    >>> graph_of("research:1f|tools:2c"), graph_of("tools:2c")
+    ('research:1f', '')
+    """
+    return checkpoint_ns.rpartition("|")[0]
+
+
 def standing(config: RunnableConfig | None = None) -> Standing | None:
     """Where the running task is; None in a graph that Holdfast does not save.
 

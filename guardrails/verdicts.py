@@ -11,6 +11,7 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 
 from ..checkpointing.requests import ApprovalRequest
+from ..checkpointing.visibility import is_mapping
 from .model_errors import brief
 
 _SHOWN: Final = 300
@@ -21,8 +22,20 @@ _AGAIN: Final = "Do not make this call again unless you are asked to."
 def verdicts(turn: AIMessage, requests: Sequence[ApprovalRequest]) -> list[BaseMessage]:
     """What the decisions change in the messages: the turn as it was edited, and answers to calls that are not made."""
     edits = {request.call_id: dict(request.final_arguments) for request in requests if request.state == "edited"}
-    answers = [_answer(request) for request in requests if not request.granted]
+    answers = [answer_of(request) for request in requests if not request.granted]
     return [*([edited(turn, edits)] if edits else []), *answers]
+
+
+def answer_of(request: ApprovalRequest) -> ToolMessage:
+    """In place of the result of a call that is not made."""
+    responded = request.state == "responded"
+    return ToolMessage(
+        content=request.message if responded else refusal(request),
+        name=request.name,
+        tool_call_id=request.call_id,
+        status="success" if responded else "error",
+        id=str(uuid.uuid5(uuid.NAMESPACE_OID, request.request_id)),
+    )
 
 
 def unshown(call: ToolCall, problem: str) -> ToolMessage:
@@ -88,26 +101,15 @@ class _Missing:
 _MISSING: Final = _Missing()
 
 
-def _answer(request: ApprovalRequest) -> ToolMessage:
-    responded = request.state == "responded"
-    return ToolMessage(
-        content=request.message if responded else refusal(request),
-        name=request.name,
-        tool_call_id=request.call_id,
-        status="success" if responded else "error",
-        id=str(uuid.uuid5(uuid.NAMESPACE_OID, request.request_id)),
-    )
-
-
 def _shown(arguments: Mapping[str, Any], name: str) -> str:
     return brief(json.dumps(arguments[name], ensure_ascii=False), _SHOWN) if name in arguments else "not given"
 
 
 def _block(block: Any, edits: Mapping[str, Mapping[str, Any]]) -> Any:
     """A block of content, if it is a call: Anthropic's, LangChain's own, OpenAI's."""
-    if not isinstance(block, dict):
+    if not is_mapping(block):
         return block
-    given: dict[str, Any] = block
+    given: Mapping[str, Any] = block
     arguments = edits.get(given.get("call_id") or given.get("id") or "")
     if arguments is None:
         return given

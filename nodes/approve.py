@@ -176,7 +176,8 @@ class _Approving:
     def _new(self, place: Standing, state: ApproveInput) -> Work[list[NewRequest]]:
         about = yield from known(place, state)
         (action,) = _request(state, self.terms.allowed)["action_requests"]
-        more = {name: state[name] for name in ("company", "evidence", "problems") if state.get(name)}
+        facts = {"company": state["company"], "evidence": state.get("evidence"), "problems": state.get("problems")}
+        more = {name: fact for name, fact in facts.items() if fact}
         return [
             NewRequest(
                 call_id=ACTION,

@@ -58,11 +58,10 @@ WHERE task_id = %(task)s AND thread_id = %(thread)s
 ORDER BY position;
 
 -- name: of_call
--- The newest of a call's id, which a model may use again in a later turn.
 SELECT request_id FROM holdfast.approvals
 WHERE thread_id = %(thread)s AND call_id = %(call)s
 ORDER BY requested_at DESC, step DESC NULLS LAST
-LIMIT 1;
+LIMIT 100;
 
 -- name: find
 SELECT request_id FROM holdfast.approvals

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from holdfast.checkpointing import Database
-from tests.support.approvals import APPROVE, KINDS, MAIL, MODES, Desk
+from tests.support.approvals import APPROVE, KINDS, LOOK, MAIL, MODES, PAY, Desk
 
 EVERY = [(kind, mode) for kind in KINDS for mode in MODES]
 
@@ -65,12 +67,13 @@ def test_every_shape_of_a_reply_is_understood(db: Database, reply: str, named: s
     """LangChain's, agent-inbox's and our own, with and without the id of what is answered."""
     desk = Desk(db, {"send": "always"}, [MAIL])
     desk.begin()
+    answer: Any
     answer, state = REPLIES[reply]
     if named == "by interrupt":
         answer = {desk.interrupt_id: answer}
     elif named == "by request":
-        if not isinstance(answer, dict) or "type" not in answer:
-            answer = (answer["decisions"] if isinstance(answer, dict) else answer)[0]
+        if "type" not in answer:
+            (answer,) = answer["decisions"] if isinstance(answer, dict) else answer
         answer = {desk.requests[0].request_id: answer}
 
     desk.answer(answer)
@@ -226,9 +229,13 @@ def test_a_predicate_is_asked_once_and_never_on_resume(db: Database, mode: str) 
     assert [request.state for request in desk.requests] == ["rejected", "waived"]
 
 
+def _above_5(arguments: dict[str, Any]) -> bool:
+    return bool(arguments["usd"] > 5)
+
+
 def test_a_predicate_that_fails_asks(db: Database) -> None:
     """A model's arguments must not get past a policy by breaking it."""
-    desk = Desk(db, {"look": lambda arguments: arguments["usd"] > 5}, [LOOK])
+    desk = Desk(db, {"look": _above_5}, [LOOK])
     assert desk.begin()["action_requests"][0]["name"] == "look"
     assert "KeyError" in desk.requests[0].context["why"]
 

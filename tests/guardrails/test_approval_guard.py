@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
@@ -51,9 +52,13 @@ def test_changed_arguments_are_not_what_was_approved(db: Database, kind: str, mo
     assert desk.done == []
 
 
+def _to_eve(arguments: dict[str, Any]) -> bool:
+    return bool(arguments["to"] == "eve")
+
+
 def test_changed_arguments_of_a_waived_call_were_not_waived(db: Database) -> None:
     """The predicate was asked about the arguments as they were."""
-    desk = Desk(db, {"send": lambda arguments: arguments["to"] == "eve"}, [MAIL], around=[Swaps()])
+    desk = Desk(db, {"send": _to_eve}, [MAIL], around=[Swaps()])
     with pytest.raises(NotApproved, match="not the call that was waived"):
         desk.begin()
     assert desk.done == []
@@ -120,8 +125,7 @@ def test_text_that_postgres_does_not_keep_is_approved_all_the_same(db: Database)
 def test_a_graph_that_holdfast_does_not_save_is_refused() -> None:
     approval = ApprovalMiddleware({"look": "always"})
     builder = StateGraph(MessagesState).add_node("approve", approve_calls_node(approval)).add_edge(START, "approve")
-    call = {"name": "look", "args": {}, "id": "1"}
-    asking: Any = {"messages": [AIMessage("", tool_calls=[call])]}
+    asking: Any = {"messages": [AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])]}
     with pytest.raises(ApprovalNeedsSaver, match=r"checkpointer=db\.saver"):
         builder.compile(checkpointer=InMemorySaver()).invoke(asking, {"configurable": {"thread_id": "t"}})  # pyright: ignore[reportUnknownMemberType]
 
@@ -146,13 +150,15 @@ def test_an_async_predicate_is_refused_at_once() -> None:
         return True
 
     with pytest.raises(InvalidPolicy, match="must not be async"):
-        ApprovalPolicy(later)
+        ApprovalPolicy(later)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_it_stands_between_the_steps_and_the_money(db: Database, mode: str) -> None:
     """Rejected calls are no steps and cost nothing; an edited call is counted like another."""
-    paying = BudgetMiddleware([Budget("all", per_run=5)], tool_prices={"pay": 1}, prices=Prices({"asks": Price.free()}))
+    paying = BudgetMiddleware(
+        [Budget("all", per_run=5)], tool_prices={"pay": Decimal(1)}, prices=Prices({"asks": Price.free()})
+    )
     asking = {"send": "always", "pay": "always"}
     desk = Desk(db, asking, [MAIL, PAY, LOOK], mode=mode, around=[StepTrackerMiddleware(10)], inside=[paying])
     desk.begin()
