@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from holdfast.checkpointing import Database
-from tests.support.approvals import APPROVE, KINDS, MAIL, MODES, Desk
+from tests.support.approvals import APPROVE, KINDS, LOOK, MAIL, MODES, PAY, Desk
 
 EVERY = [(kind, mode) for kind in KINDS for mode in MODES]
 
