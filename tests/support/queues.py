@@ -70,11 +70,12 @@ def approval(request: ApprovalRequest, by: str = "ada") -> Decided:
 
 def jobs(uri: str) -> list[dict[str, Any]]:
     """What the queue holds."""
-    with psycopg.connect(uri, row_factory=dict_row) as connection:
-        return connection.execute(
+    with psycopg.connect(uri) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
             "SELECT id, task_name, queue_name, lock, queueing_lock, status::text, priority, scheduled_at, attempts "
             "FROM holdfast_jobs.procrastinate_jobs ORDER BY id"
-        ).fetchall()
+        )
+        return cursor.fetchall()
 
 
 def did(uri: str) -> Counter[tuple[str, str]]:
