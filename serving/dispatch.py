@@ -183,7 +183,10 @@ async def queued(database: Database, thread_id: str | None = None, *, limit: int
             if there is None or not next(iter(there.values())):
                 return []
             await cursor.execute(SQL["queued"], {"thread_id": thread_id, "limit": limit})
-            return [Queued(**row) for row in await cursor.fetchall()]
+            rows = [Queued(**row) for row in await cursor.fetchall()]
+        # A thread that is run may have more to do already: that it is run says more.
+        by_thread = {one.thread_id: one for one in sorted(rows, key=lambda one: one.state == "running")}
+        return [one for one in rows if by_thread[one.thread_id] is one]
 
     return await database.atransact(found)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any, Final, LiteralString, TypeVar, cast
+from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
 from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
+from procrastinate.connector import Notify
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import Job as QueuedJob
 from procrastinate.jobs import Status
@@ -70,6 +71,15 @@ class PatientConnector(PsycopgConnector):
     async def execute_query_all_async(self, query: LiteralString, **arguments: Any) -> list[dict[str, Any]]:
         return await self._patiently(lambda: super(PatientConnector, self).execute_query_all_async(query, **arguments))
 
+    async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
+        while True:
+            try:
+                await super().listen_notify(on_notification, channels)
+            except ConnectorException as error:
+                if error.__cause__ is None or not is_lost(error.__cause__):
+                    raise
+                await asyncio.sleep(_PAUSES[1])
+
     async def _patiently(self, query: Callable[[], Awaitable[T]]) -> T:
         for pause in _PAUSES:
             try:
@@ -102,9 +112,8 @@ class OwnJobs(JobManager):
         await self._own(SQL["retry_own_job"], job, retry_at=retry_at or datetime.now(UTC))
 
     async def _own(self, query: bytes, job: QueuedJob, **more: Any) -> None:
-        await self.connector.execute_query_async(
-            cast("LiteralString", query.decode()), job_id=job.id, worker_id=job.worker_id, **more
-        )
+        statement: Any = query.decode()  # it takes literals only, and this one is of a file of ours
+        await self.connector.execute_query_async(statement, job_id=job.id, worker_id=job.worker_id, **more)
 
 
 def app_on(conninfo: str) -> App:

@@ -27,13 +27,12 @@ from .state import GRAPH, Compiled
 Settings = Mapping[str, Any]
 Opener = Callable[[Database, str, Settings], Awaitable[Prepared]]
 """Makes a thread's graph ready, given how it is run: what was kept when it was submitted."""
-ACTOR: Final = "holdfast worker"
 _METADATA: Final = ("correlation_id", "tenant")
 
 
 async def outreach(database: Database, thread_id: str, _: Settings) -> Prepared:
     """An outreach thread, run as it was started."""
-    runner = await outreach_runner(database, thread_id, actor=ACTOR)
+    runner = await outreach_runner(database, thread_id, actor=None)
     return Prepared(graph=runner.graph, config=runner.config, control=runner.control)
 
 
@@ -81,7 +80,7 @@ def opener(name: str, place: str, file: Path) -> Opener:
 
     async def opened(database: Database, thread_id: str, settings: Settings) -> Prepared:
         config: RunnableConfig = {
-            "configurable": {"thread_id": thread_id, "graph_id": name, "actor": ACTOR},
+            "configurable": {"thread_id": thread_id, "graph_id": name},
             "metadata": {key: settings[key] for key in _METADATA if settings.get(key)},
         }
         return Prepared(graph=_compiled(name, place, await _made(found, config), database), config=config)

@@ -49,18 +49,19 @@ class Observer(Protocol):
 
 
 class Runner:
-    """One thread under one set of settings."""
+    """One thread under one set of settings; `actor` is who answers what it waits for, if anybody does."""
 
     def __init__(
-        self, database: Database, thread_id: str, settings: Settings, *, model: BaseChatModel, actor: str
+        self, database: Database, thread_id: str, settings: Settings, *, model: BaseChatModel, actor: str | None
     ) -> None:
         self.database = database
         self.thread_id = thread_id
         self.settings = settings
         self.control = RunControl()
         self._usage = UsageMetadataCallbackHandler()
+        who = {} if actor is None else {"actor": actor}
         self.config: RunnableConfig = {
-            "configurable": {"thread_id": thread_id, "graph_id": GRAPH, "actor": actor},
+            "configurable": {"thread_id": thread_id, "graph_id": GRAPH, **who},
             "metadata": {name: value for name, value in _attribution(settings).items() if value},
             "callbacks": [self._usage],
         }
@@ -193,7 +194,7 @@ async def resumed(database: Database, thread_id: str, *, actor: str) -> tuple[Ru
     return runner, answer
 
 
-async def outreach_runner(database: Database, thread_id: str, *, actor: str) -> Runner:
+async def outreach_runner(database: Database, thread_id: str, *, actor: str | None) -> Runner:
     """A runner for an outreach thread, wherever it stands: begun, or only submitted.
 
     Raises:

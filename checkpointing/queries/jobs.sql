@@ -42,7 +42,7 @@ SELECT to_regclass('holdfast_jobs.failures') IS NOT NULL;
 
 -- name: queued
 -- Threads that wait for a worker, are run by one, or could not go on; newest first.
-SELECT DISTINCT ON (thread_id) thread_id, graph, state, error, attempts, since
+SELECT thread_id, graph, state, error, attempts, since
 FROM (
     SELECT
         j.lock AS thread_id,
@@ -58,10 +58,14 @@ FROM (
         AND (%(thread_id)s::text IS NULL OR j.lock = %(thread_id)s)
     UNION ALL
     SELECT thread_id, graph, 'failed', error, attempts, at
-    FROM holdfast_jobs.failures
-    WHERE %(thread_id)s::text IS NULL OR thread_id = %(thread_id)s
+    FROM holdfast_jobs.failures AS f
+    WHERE (%(thread_id)s::text IS NULL OR thread_id = %(thread_id)s)
+        AND NOT EXISTS (
+            SELECT FROM holdfast_jobs.procrastinate_jobs AS j
+            WHERE j.lock = f.thread_id AND j.status IN ('todo', 'doing')
+        )
 ) AS known
-ORDER BY thread_id, CASE state WHEN 'running' THEN 0 WHEN 'queued' THEN 1 ELSE 2 END
+ORDER BY since DESC NULLS LAST, state DESC
 LIMIT %(limit)s;
 
 -- name: lock_thread

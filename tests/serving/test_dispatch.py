@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from holdfast.checkpointing import ApprovalRequest, Database, MissingExtra, NewR
 from holdfast.checkpointing.migrate import SetupRefused
 from holdfast.serving.dispatch import Dispatcher, queued
 from holdfast.serving.errors import AlreadyQueued, InvalidThread, ThreadExists, UnknownThread
-from holdfast.serving.jobs import TENDING, Job
+from holdfast.serving.jobs import TENDING, Job, Segment
 from tests.conftest import new_database
 from tests.support.queue_graphs import INPUT, SAID, TABLE
 from tests.support.queues import approval, at_rest, did, jobs, steps, until, values, waiting, working
@@ -208,8 +209,12 @@ def test_only_the_last_decision_of_a_task_lets_it_go_on_however_they_race(
     for request in requests[:-4]:
         db.approvals.decide(request.request_id, approval(request))
     assert jobs(uri) == []
+
+    def decide(request: ApprovalRequest) -> None:
+        db.approvals.decide(request.request_id, approval(request))
+
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda request: db.approvals.decide(request.request_id, approval(request)), requests[-4:]))
+        list(pool.map(decide, requests[-4:]))
     assert len(jobs(uri)) == 1
 
 
@@ -344,8 +349,6 @@ async def test_duplicates_of_a_segment_run_nothing_twice(
     uri: str, db: Database, dispatcher: Dispatcher, tmp_path: Path
 ) -> None:
     """The same job again, after its work was done, while it runs, or with its input."""
-    from holdfast.serving.jobs import Segment
-
     await dispatcher.asubmit("two", INPUT, "t")
     async with working(db, tmp_path):
         for _ in range(2):
@@ -353,7 +356,7 @@ async def test_duplicates_of_a_segment_run_nothing_twice(
             await db.approvals.adecide(request.request_id, approval(request))
             for cause in ("submitted", "decided", "resumed"):
                 segment = Segment(thread_id="t", graph="two", cause=cause, given=INPUT, why="again")
-                await db.atransact(lambda connection, job=segment.job(): dispatcher.enqueue(connection, job))  # type: ignore[misc]
+                await db.atransact(partial(dispatcher.enqueue, job=segment.job()))
         await at_rest(db)
     assert (await values(db, "t"))["said"] == SAID
     assert set(did(uri).values()) == {1}

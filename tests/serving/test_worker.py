@@ -1,7 +1,8 @@
-"""What a worker promises of failures, of others that run the same thread, of its end, and of a server that goes away."""
+"""What a worker promises of failures, of others that run the same thread, of its end, and of a lost server."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -143,11 +144,9 @@ async def _only_one(db: Database) -> list[Queued]:
 async def test_a_thread_that_somebody_else_runs_is_waited_for_without_failing(
     uri: str, db: Database, tmp_path: Path
 ) -> None:
-    import asyncio
-
     dispatcher = await Dispatcher.aattach(db)
     async with Database.open(uri) as other:
-        graph = gate_builder.compile(checkpointer=other.saver)
+        graph: Any = gate_builder.compile(checkpointer=other.saver)
         config: Any = {"configurable": {"thread_id": "t", "graph_id": "gate"}}
         running = asyncio.create_task(graph.ainvoke({**INPUT, "folder": str(tmp_path)}, config))
         await until(lambda: _there(tmp_path / "begun"))
@@ -162,11 +161,11 @@ async def test_a_thread_that_somebody_else_runs_is_waited_for_without_failing(
     assert set(did(uri).values()) == {1}
 
 
-async def _there(file: Path) -> bool:
+def _there(file: Path) -> bool:
     return file.exists()
 
 
-async def _tried(uri: str) -> bool:
+def _tried(uri: str) -> bool:
     return any(job["attempts"] >= 2 for job in jobs(uri))
 
 
@@ -261,12 +260,12 @@ async def test_a_second_signal_ends_at_once_and_loses_nothing(
     assert set(did(uri).values()) == {1}
 
 
-async def _begun(folder: Path, count: int) -> bool:
+def _begun(folder: Path, count: int) -> bool:
     file = folder / "begun"
     return file.exists() and len(file.read_text().splitlines()) == count
 
 
-async def _said(process: subprocess.Popen[str], what: str) -> bool:
+def _said(process: subprocess.Popen[str], what: str) -> bool:
     assert process.stderr is not None
     return what in process.stderr.readline()
 

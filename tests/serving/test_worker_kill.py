@@ -99,7 +99,7 @@ async def _audit(db: Database, names: list[str]) -> list[Any]:
     return [event for name in names for event in await db.audit.aread(thread_id=name)]
 
 
-async def _all_done(uri: str) -> bool:
+def _all_done(uri: str) -> bool:
     return sum(count for (_, what), count in did(uri).items() if what == "after") == THREADS
 
 
@@ -122,7 +122,7 @@ async def test_what_a_killed_worker_did_is_taken_over(uri: str, db: Database, wo
     assert usual.silent + usual.sweep + usual.poll < 30
 
 
-async def _lines(file: Path, count: int) -> bool:
+def _lines(file: Path, count: int) -> bool:
     return file.exists() and len(file.read_text().splitlines()) >= count
 
 
@@ -155,11 +155,12 @@ async def test_a_thread_waits_a_day_with_nothing_running_and_then_goes_on(
     assert steps(uri, "t") == STEPS
 
 
-async def _nothing(uri: str) -> tuple[list[str], int, int] | None:
+def _nothing(uri: str) -> tuple[list[str], int, int] | None:
     """What is left, when nothing is."""
     with psycopg.connect(uri, autocommit=True) as connection:
-        others = "pid <> pg_backend_pid() AND datname = current_database()"
-        connections = connection.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {others}".encode()).fetchone()
+        connections = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        ).fetchone()
         locks = connection.execute(
             "SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database "
             "WHERE d.datname = current_database() AND l.pid <> pg_backend_pid()"

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NotRequired
 
 import psycopg
 from langchain_core.runnables import RunnableConfig
@@ -22,7 +22,7 @@ from langgraph.config import get_config
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import get_runtime
 from langgraph.types import interrupt
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from holdfast.checkpointing import ApprovalRequest, HoldfastSaver, NewRequest, Terms
 from holdfast.checkpointing.leases import owner_of
@@ -136,17 +136,17 @@ def asking(name: str) -> Any:
 
 async def gated(state: State) -> Any:
     """Say that it is begun, and wait until a file lets it go on."""
-    folder = Path(state["folder"])
+    folder = Path(state.get("folder", ""))
     with (folder / "begun").open("a", encoding="utf-8") as file:
         file.write(f"{os.getpid()}\n")
-    while not (folder / "open").exists():
+    while not (folder / "open").exists():  # noqa: ASYNC110 - another process opens it
         await asyncio.sleep(0.02)
     return {"said": ["gate"]}
 
 
 async def broken(state: State) -> Any:
     """Fail in a way that may pass until a file is there, or for good."""
-    folder = Path(state["folder"])
+    folder = Path(state.get("folder", ""))
     with (folder / "tried").open("a", encoding="utf-8") as file:
         file.write("x")
     if (folder / "open").exists():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+from psycopg.rows import dict_row
 
 from holdfast.checkpointing import ApprovalRequest, Database, Decided
 from holdfast.serving.dispatch import queued
@@ -32,11 +34,13 @@ async def working(db: Database, folder: Path, timing: Timing = QUICK) -> AsyncGe
         await running
 
 
-async def until(found: Callable[[], Awaitable[Any]]) -> Any:
-    """What it finds, as soon as it finds anything."""
-    while not (value := await found()):
+async def until(found: Callable[[], Any]) -> Any:
+    """What a function, sync or async, finds as soon as it finds anything."""
+    while True:
+        value = found()
+        if value := await value if inspect.isawaitable(value) else value:
+            return value
         await asyncio.sleep(0.02)
-    return value
 
 
 async def at_rest(db: Database) -> None:
@@ -66,11 +70,12 @@ def approval(request: ApprovalRequest, by: str = "ada") -> Decided:
 
 def jobs(uri: str) -> list[dict[str, Any]]:
     """What the queue holds."""
-    with psycopg.connect(uri, row_factory=psycopg.rows.dict_row) as connection:
-        return connection.execute(
-            "SELECT id, task_name, queue_name, lock, queueing_lock, status::text, priority, scheduled_at, attempts, args "
+    with psycopg.connect(uri) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "SELECT id, task_name, queue_name, lock, queueing_lock, status::text, priority, scheduled_at, attempts "
             "FROM holdfast_jobs.procrastinate_jobs ORDER BY id"
-        ).fetchall()
+        )
+        return cursor.fetchall()
 
 
 def did(uri: str) -> Counter[tuple[str, str]]:
