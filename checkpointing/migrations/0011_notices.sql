@@ -15,7 +15,7 @@ CREATE TABLE holdfast.notices (
     at timestamptz NOT NULL, -- when it happened
     tries integer NOT NULL DEFAULT 0,
     due_at timestamptz NOT NULL, -- when it may be tried; while somebody tries, when others may
-    UNIQUE (receiver, request_id, kind, number)
+    UNIQUE (request_id, receiver, kind, number)
 );
 
 CREATE INDEX notices_due ON holdfast.notices (receiver, due_at);
