@@ -1190,6 +1190,8 @@ CREATE INDEX approvals_by_state ON holdfast.approvals (state, expires_at);
 
 CREATE INDEX approvals_due ON holdfast.approvals (least(expires_at, remind_at)) WHERE state = 'waiting';
 
+CREATE INDEX approvals_decided ON holdfast.approvals (decided_at) WHERE state <> 'waiting';
+
 -- An event of a request, in its thread's chain; whoever shows requests learns that this one has changed.
 CREATE FUNCTION holdfast.tell_approval(kept holdfast.approvals, actor text, kind text, details jsonb) RETURNS void
 LANGUAGE plpgsql AS $$

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -25,7 +26,8 @@ def _texts(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
     return tuple(text_option(ctx, param, each) or "" for each in dict.fromkeys(value))
 
 
-requests_argument = click.argument("requests", nargs=-1, required=True, callback=_texts, metavar="REQUEST...")
+requests_argument = click.argument("requests", nargs=-1, callback=_texts, metavar="[REQUEST]...")
+thread_option = click.option("--thread", "thread_id", callback=text_option, metavar="ID", help="All that it waits for.")
 
 
 class _Listing(click.Group):
@@ -96,31 +98,34 @@ def show(request: str, as_json: bool) -> int:
 
 @approvals.command()
 @requests_argument
+@thread_option
 @by_option
 @json_option
-def approve(requests: tuple[str, ...], actor: str | None, as_json: bool) -> int:
+def approve(requests: tuple[str, ...], thread_id: str | None, actor: str | None, as_json: bool) -> int:
     """Let the action be done as it is shown; several at once where their policy allows that."""
-    return _decide(requests, "approve", actor, as_json)
+    return _decide(_Which(requests, thread_id), "approve", actor, as_json)
 
 
 @approvals.command()
 @requests_argument
+@thread_option
 @click.option("--reason", required=True, callback=text_option, help="Why not; the agent is told.")
 @by_option
 @json_option
-def reject(requests: tuple[str, ...], reason: str, actor: str | None, as_json: bool) -> int:
+def reject(requests: tuple[str, ...], thread_id: str | None, reason: str, actor: str | None, as_json: bool) -> int:
     """Do not let the action be done; several at once where their policy allows that."""
-    return _decide(requests, "reject", actor, as_json, message=reason)
+    return _decide(_Which(requests, thread_id), "reject", actor, as_json, message=reason)
 
 
 @approvals.command()
 @requests_argument
+@thread_option
 @click.option("--message", required=True, callback=text_option, help="What the agent gets instead of a result.")
 @by_option
 @json_option
-def respond(requests: tuple[str, ...], message: str, actor: str | None, as_json: bool) -> int:
+def respond(requests: tuple[str, ...], thread_id: str | None, message: str, actor: str | None, as_json: bool) -> int:
     """Answer in the action's place: it is not done, and the agent goes on with your answer."""
-    return _decide(requests, "respond", actor, as_json, message=message)
+    return _decide(_Which(requests, thread_id), "respond", actor, as_json, message=message)
 
 
 @approvals.command()
@@ -141,7 +146,7 @@ def edit(request: str, arguments: str | None, changes: tuple[str, ...], actor: s
         raise click.UsageError("say --args JSON, or --set KEY=VALUE for each that is to change")
     given = _object(arguments) if arguments is not None else None
     changed = dict(_pair(text) for text in changes)
-    return _decide((request,), "edit", actor, as_json, arguments=given, changed=changed)
+    return _decide(_Which((request,), None), "edit", actor, as_json, arguments=given, changed=changed)
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -164,8 +169,30 @@ def _pair(text: str) -> tuple[str, Any]:
         return key, value
 
 
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """The requests that are decided: those named, or all that a thread waits for."""
+
+    ids: Sequence[str]
+    thread_id: str | None
+
+    def __post_init__(self) -> None:
+        if bool(self.ids) is (self.thread_id is not None):
+            raise click.UsageError("name the requests, or say --thread ID")
+
+    async def found(self, database: Database) -> list[ApprovalRequest]:
+        from .errors import NothingAsked
+
+        if self.thread_id is None:
+            return [await database.approvals.aget(request_id) for request_id in self.ids]
+        waiting = await database.approvals.afind(thread_id=self.thread_id)
+        if not waiting:
+            raise NothingAsked(self.thread_id)
+        return waiting
+
+
 def _decide(
-    ids: Sequence[str],
+    which: _Which,
     kind: DecisionType,
     actor: str | None,
     as_json: bool,
@@ -185,7 +212,7 @@ def _decide(
 
     async def deciding(database: Database) -> int:
         resumed = await _attached(database)
-        found = [await database.approvals.aget(request_id) for request_id in ids]
+        found = await which.found(database)
         asked.check_bulk(found)
         done: list[ApprovalRequest] = []
         refused: list[DecisionRefused] = []

@@ -104,6 +104,15 @@ class NotTogether(HoldfastError):
         )
 
 
+class NothingAsked(HoldfastError):
+    """A decision was given on a thread of which no request waits."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(
+            f"no request of thread {thread_id!r} waits for a decision; `holdfast approvals` lists those that do"
+        )
+
+
 class NotTaken(HoldfastError):
     """Of several decisions some were refused; the others were taken."""
 

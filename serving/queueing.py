@@ -137,7 +137,8 @@ def _told(thread_id: str, graph: str, as_json: bool) -> int:
 )
 @click.option("--graphs", "file", metavar="FILE", help="A langgraph.json whose graphs are run too.")
 @click.option("--poll", is_flag=True, help="Only look into the queue twice a second: behind a transaction pooler.")
-def worker(concurrency: int, file: str | None, poll: bool) -> int:
+@click.option("--until-idle", is_flag=True, help="End when no thread waits for a worker any more.")
+def worker(concurrency: int, file: str | None, poll: bool, until_idle: bool) -> int:
     """Run queued threads, and go on with those whose approvals are decided, until stopped.
 
     Any number of workers may run, on any number of machines, and be killed at will: what one leaves behind another
@@ -159,7 +160,7 @@ def worker(concurrency: int, file: str | None, poll: bool) -> int:
             working = Worker(database, graphs, concurrency=concurrency, listen=not poll)
             click.echo(f"worker for {', '.join(sorted(graphs))}; {concurrency} at once", err=True)
             with _signals(working.drain, working.stop):
-                await working.run()
+                await working.run(until_idle=until_idle)
         return 0
 
     _log_to_stderr()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from langgraph.runtime import RunControl
+from procrastinate import App
 from procrastinate.exceptions import ConnectorException
 from procrastinate.job_context import JobContext
 from procrastinate.worker import Worker as QueueWorker
@@ -23,7 +24,7 @@ from holdfast.checkpointing.errors import LeaseLost, ThreadBegun, ThreadChanged
 from holdfast.checkpointing.sql import queries
 from holdfast.guardrails import is_transient
 
-from .dispatch import Dispatcher
+from .dispatch import Dispatcher, queued
 from .engine import GIVE_BACK, Later, app_on
 from .errors import RunFailed, UnusableGraphs
 from .jobs import ADVANCE, TEND, TENDING, Cause, queue_of
@@ -87,8 +88,8 @@ class Worker:
     _queue: QueueWorker | None = field(init=False, default=None)
     _draining: str | None = field(init=False, default=None)
 
-    async def run(self) -> None:
-        """Work until `drain` or `stop`; a server that goes away and comes back is waited for.
+    async def run(self, *, until_idle: bool = False) -> None:
+        """Work until `drain` or `stop`, or until nothing is left; a server that goes away and comes back is waited for.
 
         Raises:
             SetupRefused, DatabaseUnavailable: the queue cannot be had.
@@ -100,10 +101,12 @@ class Worker:
         sweeps = Sweeps(self.database, app, silent=self.timing.silent)
         try:
             async with app.open_async():
+                if until_idle:
+                    await sweeps.sweep(None, set())
                 sweeping = asyncio.create_task(self._sweep(sweeps))
                 try:
-                    while self._draining is None:
-                        await self._work(self._new_queue(app))
+                    while self._draining is None and not (until_idle and await self._idle()):
+                        await self._work(self._new_queue(app, wait=not until_idle))
                 finally:
                     sweeping.cancel()
                     with suppress(asyncio.CancelledError):
@@ -126,12 +129,17 @@ class Worker:
         for running in self._running.values():
             running.task.cancel()
 
-    def _new_queue(self, app: Any) -> QueueWorker:
+    async def _idle(self) -> bool:
+        """Whether no thread of a graph that it knows waits for a worker, or has one."""
+        return all(one.state == "failed" or one.graph not in self.graphs for one in await queued(self.database))
+
+    def _new_queue(self, app: App, *, wait: bool) -> QueueWorker:
         return QueueWorker(
             app,
             queues=[*(queue_of(name) for name in self.graphs), TENDING],
             name="holdfast",
             concurrency=self.concurrency,
+            wait=wait,
             fetch_job_polling_interval=self.timing.poll,
             update_heartbeat_interval=self.timing.beat,
             stalled_worker_timeout=self.timing.silent,

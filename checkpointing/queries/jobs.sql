@@ -93,26 +93,34 @@ SELECT EXISTS (
 -- name: overlooked
 -- Decided requests whose thread stands still where it asked: who decided could not enqueue anything. By the task of
 -- the root graph, whose id is in the namespace of whatever runs inside of it.
-SELECT a.thread_id, a.task_id, a.graph_id, h.checkpoint_id, max(a.decided_at) AS decided_at
-FROM holdfast.approvals AS a
-JOIN holdfast.heads AS h ON h.thread_id = a.thread_id AND h.checkpoint_ns = ''
-WHERE a.state NOT IN ('waiting', 'waived') AND a.graph_id IS NOT NULL
-    AND (%(since)s::timestamptz IS NULL OR a.decided_at >= %(since)s)
-    AND EXISTS (
-        SELECT FROM checkpoint_writes AS w
-        WHERE w.thread_id = a.thread_id AND w.checkpoint_ns = '' AND w.checkpoint_id = h.checkpoint_id
-            AND w.channel = '__interrupt__'
-            AND w.task_id = coalesce(nullif(split_part(split_part(a.checkpoint_ns, '|', 1), ':', 2), ''), a.task_id)
-    )
-    AND NOT EXISTS (
+WITH decided AS MATERIALIZED (
+    SELECT
+        thread_id,
+        task_id,
+        graph_id,
+        coalesce(nullif(split_part(split_part(checkpoint_ns, '|', 1), ':', 2), ''), task_id) AS root_task
+    FROM holdfast.approvals
+    WHERE decided_at >= coalesce(%(since)s::timestamptz, '-infinity') AND state <> 'waiting' AND state <> 'waived'
+        AND graph_id IS NOT NULL
+),
+paused AS MATERIALIZED (
+    SELECT DISTINCT d.thread_id, d.task_id, d.graph_id, h.checkpoint_id
+    FROM decided AS d
+    JOIN holdfast.heads AS h ON h.thread_id = d.thread_id AND h.checkpoint_ns = ''
+    JOIN checkpoint_writes AS w
+        ON (w.thread_id, w.checkpoint_ns, w.checkpoint_id, w.task_id) = (d.thread_id, '', h.checkpoint_id, d.root_task)
+        AND w.channel = '__interrupt__'
+)
+SELECT p.thread_id, p.task_id, p.graph_id, p.checkpoint_id
+FROM paused AS p
+WHERE NOT EXISTS (
         SELECT FROM holdfast_jobs.procrastinate_jobs AS j
-        WHERE j.lock = a.thread_id AND j.status IN ('todo', 'doing')
+        WHERE j.lock = p.thread_id AND j.status IN ('todo', 'doing')
     )
     AND NOT EXISTS (
         SELECT FROM holdfast.approvals AS o
-        WHERE o.thread_id = a.thread_id AND o.task_id = a.task_id AND o.state = 'waiting'
+        WHERE o.thread_id = p.thread_id AND o.task_id = p.task_id AND o.state = 'waiting'
     )
-GROUP BY a.thread_id, a.task_id, a.graph_id, h.checkpoint_id
 LIMIT 200;
 
 -- name: try_lock_takeover

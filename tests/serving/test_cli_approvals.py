@@ -185,6 +185,16 @@ def test_several_are_decided_at_once_where_each_allows_it(
     assert len(jobs(database_uri)) == 3
 
 
+def test_what_a_thread_waits_for_is_decided_by_its_name(holdfast: Run, db: Database, capsys: Out) -> None:
+    request, other = ask(db), ask(db, thread="u")
+    assert holdfast("approvals", "approve", "--thread", "t", "--by", "ada") == 0
+    assert capsys.readouterr().out.startswith(f"{request.request_id} (pay) approved")
+    assert not db.approvals.get(other.request_id).settled
+    ask(db, "second", thread="u")
+    assert holdfast("approvals", "reject", "--thread", "u", "--reason", "no") == 2
+    assert "may not be decided together with others" in complaint(capsys)
+
+
 def test_of_several_those_that_are_refused_do_not_undo_the_others(holdfast: Run, db: Database, capsys: Out) -> None:
     first, second, third = (ask(db, call, terms=Terms(bulk=True)) for call in ("a", "b", "c"))
     assert holdfast("approvals", "reject", first.request_id, third.request_id, "--reason", "no", "--by", "bob") == 0
@@ -202,7 +212,9 @@ def test_of_several_those_that_are_refused_do_not_undo_the_others(holdfast: Run,
     [
         (("approve", "apr-nothing"), "UnknownRequest"),
         (("show", "apr-nothing"), "UnknownRequest"),
-        (("approve",), "Missing argument"),
+        (("approve",), "name the requests, or say --thread ID"),
+        (("approve", "ID", "--thread", "t"), "name the requests, or say --thread ID"),
+        (("approve", "--thread", "nobody"), "NothingAsked"),
         (("reject", "ID"), "Missing option '--reason'"),
         (("respond", "ID"), "Missing option '--message'"),
         (("edit", "ID"), "say --args JSON, or --set KEY=VALUE"),

@@ -223,6 +223,18 @@ def test_a_worker_is_told_what_is_wrong_with_its_graphs(holdfast: Run, tmp_path:
     assert "--concurrency" in complaint(capsys)
 
 
+def test_a_worker_that_is_to_end_when_nothing_is_left_does(
+    holdfast: Run, environment: dict[str, str], dossier: Path, tmp_path: Path, capsys: Out
+) -> None:
+    for name in ("t", "u"):
+        assert submit(holdfast, dossier, "--thread", name) == 0
+    assert holdfast("submit", "two", "--input", "{}", "--graphs", str(graphs_file(tmp_path))) == 0
+    command = [sys.executable, "-m", "holdfast.serving", "worker", "--until-idle"]
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, check=False, timeout=60, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+    assert {shown(holdfast, capsys, name)["status"] for name in ("t", "u")} == {"waiting"}
+
+
 @pytest.mark.parametrize("words", [("submit",), ("submit", "two"), ("worker",)])
 def test_help_says_what_is_to_be_known(holdfast: Run, capsys: Out, words: tuple[str, ...]) -> None:
     assert holdfast(*words, "--help") == 0

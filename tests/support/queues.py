@@ -25,13 +25,19 @@ QUICK: Final = Timing(poll=0.05, beat=0.3, silent=1.2, sweep=0.1, busy=0.05, pau
 @contextlib.asynccontextmanager
 async def working(db: Database, folder: Path, timing: Timing = QUICK) -> AsyncGenerator[Worker]:
     """A worker for the length of the block, which is drained at its end."""
-    worker = Worker(db, known_graphs(graphs_file(folder)), timing=timing)
-    running = asyncio.create_task(worker.run())
+    async with running(Worker(db, known_graphs(graphs_file(folder)), timing=timing)) as worker:
+        yield worker
+
+
+@contextlib.asynccontextmanager
+async def running(worker: Worker) -> AsyncGenerator[Worker]:
+    """A worker at work."""
+    working = asyncio.create_task(worker.run())
     try:
         yield worker
     finally:
         worker.drain("the test is over")
-        await running
+        await working
 
 
 async def until(found: Callable[[], Any]) -> Any:
