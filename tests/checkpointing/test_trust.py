@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, get_args
@@ -383,3 +384,34 @@ def _say(db: Database, one: Known, operation: str, at: int) -> None:
         one.outcome = said
     elif SEVERITY[said] == SEVERITY[one.outcome]:
         one.outcome = said  # of judgements that are as bad the newest
+
+
+def test_who_judges_reviews_decides_and_removes_at_once_waits_for_nobody_for_ever(db: Database, calls: Calls) -> None:
+    """Each of them locks rings, requests and chains in the same order, or is tried again."""
+    ends = [Calls(db, f"thread {number % 4}") for number in range(8)]
+    approved: list[str] = []
+
+    def work(mine: Calls) -> None:
+        for turn in range(6):
+            run = mine.run()
+            with suppress(UnknownRequest):  # its thread was removed beside it
+                approved.append(mine.decided("approve").request_id)
+            db.trust.judge("send", QUICK)
+            if turn % 3 == 2:
+                db.saver.delete_thread(mine.thread_id)
+            try:
+                db.trust.incident(request_id=run.request_id, by="ada", why="x", rule=QUICK)
+            except UnknownRequest:
+                db.trust.incident("send", by="ada", why="x", rule=QUICK)
+            db.trust.pin("send", 1, by="ada", rule=QUICK)
+
+    # Each has tasks of its own.
+    for place, mine in enumerate(ends):
+        mine.skip(1000 * place)
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(work, mine) for mine in ends]:
+            done.result(timeout=120)
+    found = [case.outcome for case in db.trust.evidence("send", window=200).cases]
+    assert (found.count("incident"), found.count("approved")) == (48, len(approved))
+    assert db.trust.judge("send", QUICK).ring == 0
+    assert db.audit.verify() == []
