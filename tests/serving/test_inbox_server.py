@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from holdfast.checkpointing import Database
-from tests.serving.test_langgraph_server import free_port
+from tests.support.dev_server import free_port
 from tests.support.inboxes import SAME, SECRET, asked, form, token
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a process group")
