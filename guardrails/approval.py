@@ -149,10 +149,8 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         for call in calls:
             policy = self.policies[call["name"]]
             judged = yield from policy.judged(call, place)
-            more: dict[str, Any] = {}
-            if judged.ask and policy.context is not None:
-                more |= policy.context(call, state)
-            more |= judged.context  # what a policy found, nobody else says
+            # What a policy found, nobody else says.
+            more = {**(policy.more(call, state) if judged.ask else {}), **judged.context}
             requests.append(
                 NewRequest(
                     call_id=_id(call),
@@ -160,7 +158,7 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
                     arguments=call["args"],
                     description=policy.described(call)[:TEXT] if judged.ask else "",
                     context=about.of(more, judged.why) if judged.ask else told(more),
-                    schema=self._schemas.of(call["name"]) if judged.ask else None,
+                    schema=self._schemas.usable(call["name"]) if judged.ask else None,
                     terms=judged.terms or policy.terms,
                     waived=None if judged.ask else (judged.why or "its policy does not ask")[:TEXT],
                     **place.facts,
