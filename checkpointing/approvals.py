@@ -138,6 +138,16 @@ class Approvals:
     async def awithdraw(self, request_id: str, by: str, why: str) -> ApprovalRequest:
         return await self._bridge.acall_to_end(self._withdraw, request_id, by, why)
 
+    def take(self, request_id: str, task_id: str) -> bool:
+        """Say which task carries an approved action out: it, however often it is executed, and no other.
+
+        False if another has: in a state that was gone back to, a fork, or beside it; or if nobody has approved it.
+        """
+        return self._bridge.call(self._take, request_id, task_id)
+
+    async def atake(self, request_id: str, task_id: str) -> bool:
+        return await self._bridge.acall_to_end(self._take, request_id, task_id)
+
     def tend(self, now: datetime | None = None, limit: int = 100) -> list[Change]:
         """Do what is due: requests whose time is over, and reminders; each in a transaction of its own.
 
@@ -217,6 +227,12 @@ class Approvals:
     async def _withdraw(self, request_id: str, by: str, why: str) -> ApprovalRequest:
         check_id(request_id)
         return await self._settle(request_id, withdrawal(request_id, by, why))
+
+    async def _take(self, request_id: str, task_id: str) -> bool:
+        def steps() -> Steps[bool]:
+            return bool((yield SQL["take"], {"id": request_id, "task": task_id}))
+
+        return await run_again(self._connections, steps)
 
     async def _settle(self, request_id: str, verdict: Mapping[str, Any]) -> ApprovalRequest:
         # The token tells the server that it is this very verdict, should a lost connection hide that it was taken.

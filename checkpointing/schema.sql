@@ -1171,6 +1171,7 @@ CREATE TABLE holdfast.approvals (
     decision text CHECK (decision IN ('approve', 'edit', 'reject', 'respond')),
     message text NOT NULL DEFAULT '',
     edited json, -- the arguments that were approved instead
+    taken_by text, -- the task that carries it out: an approval is for one
     tokens text[] NOT NULL DEFAULT '{}', -- of what was decided, by which it is known if it is sent again
     refused text[] NOT NULL DEFAULT '{}', -- why and whose decision was refused: each is told once
     -- which kind of action it is about, by default the tool's name

@@ -23,10 +23,10 @@ from .model_errors import brief
 from .policies import ApprovalPolicy, Policies, When
 from .schemas import Schemas
 from .standing import ApprovalNeedsSaver, Standing, graph_of, standing
-from .steps_count import messages_of
+from .steps_count import messages_of, newest_turn
 from .steps_text import noted
 from .stops import stopping
-from .verdicts import answer_of, note_of, unshown, verdicts, with_note
+from .verdicts import answer_of, note_of, spent, unshown, verdicts, with_note
 from .written import told
 
 MESSAGES: Final = "messages"
@@ -129,15 +129,16 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         place = standing()
         if place is None:
             raise ApprovalNeedsSaver
-        problems = {_id(call): unrecordable(call) for call in calls}
-        shown = [call for call in calls if problems[_id(call)] is None]
+        problems = [unrecordable(call, turn.tool_calls) for call in calls]
+        shown = [call for call, problem in zip(calls, problems, strict=True) if problem is None]
         requests = yield from settled(place, partial(self._made, place, state, shown), list(map(_id, shown)))
-        strange = [unshown(call, problem) for call in calls if (problem := self._refused(call, problems)) is not None]
+        strange = [
+            unshown(call, problem)
+            for call, problem in zip(calls, problems, strict=True)
+            if problem is not None and not self.policies[call["name"]].never
+        ]
         update = [*verdicts(turn, requests), *strange]
         return {self._key: update} if update else None
-
-    def _refused(self, call: ToolCall, problems: Mapping[str, str | None]) -> str | None:
-        return None if self.policies[call["name"]].never else problems[_id(call)]
 
     def _made(self, place: Standing, state: Any, calls: Sequence[ToolCall]) -> Work[list[NewRequest]]:
         """A request for each call of the turn, waived or not; none if nobody is ever asked about any of them."""
@@ -148,10 +149,8 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         for call in calls:
             policy = self.policies[call["name"]]
             judged = yield from policy.judged(call, place)
-            more: dict[str, Any] = {}
-            if judged.ask and policy.context is not None:
-                more |= policy.context(call, state)
-            more |= judged.context  # what a policy found, nobody else says
+            # What a policy found, nobody else says.
+            more = {**(policy.more(call, state) if judged.ask else {}), **judged.context}
             requests.append(
                 NewRequest(
                     call_id=_id(call),
@@ -159,7 +158,7 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
                     arguments=call["args"],
                     description=policy.described(call)[:TEXT] if judged.ask else "",
                     context=about.of(more, judged.why) if judged.ask else told(more),
-                    schema=self._schemas.of(call["name"]) if judged.ask else None,
+                    schema=self._schemas.usable(call["name"]) if judged.ask else None,
                     terms=judged.terms or policy.terms,
                     waived=None if judged.ask else (judged.why or "its policy does not ask")[:TEXT],
                     **place.facts,
@@ -172,6 +171,9 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         call = request.tool_call
         if self.policies[call["name"]].never:
             return (yield act)
+        turn = newest_turn(messages_of(request.state, self._key))
+        if (strange := unrecordable(call, turn.tool_calls if turn is not None else [])) is not None:
+            return unshown(call, strange)
         place = standing(request.runtime.config)
         if place is None:
             raise ApprovalNeedsSaver
@@ -184,6 +186,8 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
             raise NotApproved(call["name"], _id(call), problem or "")
         if not found.granted:
             return answer_of(found)
+        if found.state != "waived" and not (yield from _taken(place, found.request_id)):
+            return spent(call)
         result = yield act
         if found.state != "edited":
             return result
@@ -191,8 +195,23 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         return noted(result, call["id"], self._key, lambda message: with_note(message, note))
 
 
-def unrecordable(call: ToolCall) -> str | None:
-    """Why a call cannot be put on record: a model may make up any name, and arguments of any size."""
+def _taken(place: Standing, request_id: str) -> Work[bool]:
+    """Whether an approved call is this task's to make: one that a fork or a rollback has made anew gets no other."""
+    approvals, task_id = place.approvals, place.task_id
+    yield place.durable()
+    ours: bool = yield Action(lambda: approvals.take(request_id, task_id), lambda: approvals.atake(request_id, task_id))
+    return ours
+
+
+def unrecordable(call: ToolCall, turn: Sequence[ToolCall] = ()) -> str | None:
+    """Why a call cannot be put on record: a model may make up any name, and arguments of any size.
+
+    By its id a call is known from the others of its turn, to whoever decides and to what is made.
+    """
+    if not call["id"]:
+        return "it has no id"
+    if sum(other["id"] == call["id"] for other in turn) > 1:
+        return "another call of the same turn has the same id"
     try:
         row_of(NewRequest(thread_id="", task_id="", call_id=_id(call), name=call["name"], arguments=call["args"]))
     except InvalidRequest as error:

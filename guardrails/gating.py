@@ -13,6 +13,7 @@ from langgraph.types import Interrupt
 
 from ..checkpointing.refusals import AlreadyDecided, DecisionRefused
 from ..checkpointing.requests import ApprovalRequest, Decided, NewRequest
+from ..checkpointing.visibility import is_mapping
 from .actions import Action, Work
 from .knowing import MESSAGES
 from .replies import InvalidReply, Said, understood
@@ -123,12 +124,24 @@ def _answered(standing: Standing, requests: list[ApprovalRequest]) -> Work[str |
     about = [request for request in requests if request.state != "waived"]  # such a one was shown to nobody
     for answer in standing.heard():
         try:
-            said = understood(answer, about)
+            said = understood(answer, about, (yield from _shown(standing, about)))
         except InvalidReply as wrong:
             refused = str(wrong)
         else:
             refused = yield from decided(standing, about, said)
     return refused
+
+
+def _shown(standing: Standing, requests: Sequence[ApprovalRequest]) -> Work[list[str] | None]:
+    """The requests that the task's interrupt has shown, if some were settled meanwhile; None if all are open still.
+
+    An answer is about these: one decision for two actions is none for the other that is left.
+    """
+    if not any(request.settled for request in requests):
+        return None
+    values: list[Any] = yield Action(standing.interrupts, standing.ainterrupts)
+    listed = [value["holdfast"]["requests"] for value in values if is_mapping(value) and "holdfast" in value]
+    return [str(one["request_id"]) for one in listed[-1]] if listed else None
 
 
 def decided(standing: Standing, requests: Sequence[ApprovalRequest], said: Mapping[str, Said]) -> Work[str | None]:

@@ -99,8 +99,24 @@ class ApprovalPolicy:
             return Judgement(ask=True, why=f"its policy failed: {type(error).__name__}: {brief(str(error), 200)}")
 
     def described(self, call: ToolCall) -> str:
-        """What who decides is told of a call."""
-        return self.description(call) if callable(self.description) else self.description or f"Call {call['name']}?"
+        """What who decides is told of a call; its name, if the policy cannot say."""
+        said: object = self.description
+        if callable(self.description):
+            try:
+                said = self.description(call)
+            except Exception:  # whatever a model's arguments do to it
+                _log.warning("the call of %r cannot be described", call["name"], exc_info=True)
+        return said if isinstance(said, str) and said else f"Call {call['name']}?"
+
+    def more(self, call: ToolCall, state: Any) -> Mapping[str, Any]:
+        """What else the agent knew; that it cannot be said, if so."""
+        if self.context is None:
+            return {}
+        try:
+            return {**self.context(call, state)}
+        except Exception as error:  # whatever a model's arguments do to it
+            _log.warning("the context of a call of %r cannot be told", call["name"], exc_info=True)
+            return {"no context": f"it cannot be told: {type(error).__name__}: {brief(str(error), 200)}"}
 
 
 def _asked(given: Any, call: ToolCall) -> object:

@@ -41,7 +41,7 @@ class Said:
     message: str = ""
 
 
-def understood(answer: Any, requests: Sequence[ApprovalRequest]) -> dict[str, Said]:
+def understood(answer: Any, requests: Sequence[ApprovalRequest], shown: Sequence[str] | None = None) -> dict[str, Said]:
     """What an answer decides, by request; nothing if it is a nudge.
 
     All of it is looked at before anything of it is done, so that one decision that cannot be understood leaves the
@@ -50,6 +50,7 @@ def understood(answer: Any, requests: Sequence[ApprovalRequest]) -> dict[str, Sa
     Args:
         answer: as somebody sent it.
         requests: all that were asked about in the turn, in the turn's order; settled ones too.
+        shown: the ids of those that the interrupt showed, if that is known.
 
     Raises:
         InvalidReply: what is wrong with it.
@@ -71,7 +72,7 @@ def understood(answer: Any, requests: Sequence[ApprovalRequest]) -> dict[str, Sa
     decisions = cast("list[Any]", given)  # type: ignore[redundant-cast]  # to pyright nothing is known of them
     return {
         request.request_id: _said(one, request)
-        for request, one in zip(_meant(requests, len(decisions)), decisions, strict=True)
+        for request, one in zip(_meant(requests, len(decisions), shown), decisions, strict=True)
     }
 
 
@@ -84,14 +85,19 @@ def _by_id(answer: Mapping[Any, Any], requests: Sequence[ApprovalRequest]) -> di
     return {key: _said(one, known[key]) for key, one in answer.items()}
 
 
-def _meant(requests: Sequence[ApprovalRequest], count: int) -> Sequence[ApprovalRequest]:
+def _meant(requests: Sequence[ApprovalRequest], count: int, shown: Sequence[str] | None) -> Sequence[ApprovalRequest]:
     """The requests that decisions without a name are about: those that were open when they were asked about.
 
-    Which these were follows from how many they are: requests are settled one after the other, and are not opened
-    again.
+    If it is not known which were shown, it follows from how many they are: requests are settled one after the other,
+    and are not opened again.
     """
     if not count:
         raise InvalidReply(f"nothing is decided; {HOW}")
+    if shown is not None:
+        meant = [request for request in requests if request.request_id in shown]
+        if count != len(meant):
+            raise InvalidReply(f"{_plural(count)} for {_plural(len(meant), 'action')} that were shown; {HOW}")
+        return meant
     open_ones = [request for request in requests if not request.settled]
     gone = len(requests) - count
     if gone < 0 or count < len(open_ones):

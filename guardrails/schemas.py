@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel
 
+from ..checkpointing.forms import Unfit, stored_schema
 from ..checkpointing.visibility import is_mapping
+
+_log: Final = logging.getLogger("holdfast.approvals")
 
 
 class Schemas:
@@ -34,6 +38,18 @@ class Schemas:
         if made is None or made[0] is not tool:
             made = self._made[name] = (tool, schema_of(tool))
         return made[1]
+
+    def usable(self, name: str) -> Mapping[str, Any] | None:
+        """The same, if an edit can be held against it: whoever wrote the tool may have written anything."""
+        schema = self.of(name)
+        if schema is None:
+            return None
+        try:
+            stored_schema(schema)
+        except Unfit as unfit:
+            _log.warning("edits of calls of %r are not checked before they are made: its schema %s", name, unfit)
+            return None
+        return schema
 
 
 def schema_of(tool: BaseTool) -> Mapping[str, Any] | None:

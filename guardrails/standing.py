@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.config import get_config
 
 from ..checkpointing.approvals import Approvals
@@ -97,6 +99,29 @@ class Standing:
         if named is not None:  # then what has no name is of an earlier run
             return [kept[-1]] if kept and any(kept[-1] is one for one in named.values()) else []
         return [unnamed] if unnamed is not None and (self.lease is None or self.lease.answers) else []
+
+    def interrupts(self) -> list[Any]:
+        """The values with which the task was interrupted before."""
+        return self._interrupts(self.saver.list(self._checkpoint, limit=1))
+
+    async def ainterrupts(self) -> list[Any]:
+        return self._interrupts([found async for found in self.saver.alist(self._checkpoint, limit=1)])
+
+    @property
+    def _checkpoint(self) -> RunnableConfig:
+        graph = graph_of(self.checkpoint_ns)
+        at = self.config.get("configurable", {}).get("checkpoint_map", {}).get(graph)
+        settings = {"thread_id": self.thread_id, "checkpoint_ns": graph, **({"checkpoint_id": at} if at else {})}
+        return {"configurable": settings}
+
+    def _interrupts(self, found: Iterable[CheckpointTuple]) -> list[Any]:
+        return [
+            interrupt.value
+            for checkpoint in found
+            for task_id, channel, written in checkpoint.pending_writes or ()
+            if task_id == self.task_id and channel == INTERRUPT
+            for interrupt in written
+        ]
 
     def hand_back(self, answer: Any) -> None:
         """Have LangGraph's own `interrupt` find an answer that was heard."""

@@ -39,8 +39,16 @@ def answer_of(request: ApprovalRequest) -> ToolMessage:
 
 
 def unshown(call: ToolCall, problem: str) -> ToolMessage:
-    """The answer to a call that nobody can be asked about."""
-    text = f"Not called: nobody can be asked to approve this call. {brief(problem)}"
+    """The answer to a call that nobody can be asked about as it stands."""
+    text = f"Not called: nobody can be asked to approve this call as it stands: {brief(problem)}"
+    return ToolMessage(text, name=call["name"], tool_call_id=call["id"] or "", status="error")
+
+
+def spent(call: ToolCall) -> ToolMessage:
+    """The answer to a call whose approval was made use of before."""
+    text = (
+        "Not called: what was approved was carried out before, and is not done again. A new call would be asked about."
+    )
     return ToolMessage(text, name=call["name"], tool_call_id=call["id"] or "", status="error")
 
 

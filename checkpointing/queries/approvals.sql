@@ -86,3 +86,9 @@ LIMIT %(limit)s::bigint;
 
 -- name: tend
 SELECT holdfast.tend_approval(%(at)s::timestamptz, %(id)s, %(worker)s);
+
+-- name: take
+-- A row if the action is this task's to carry out, now or before.
+UPDATE holdfast.approvals SET taken_by = %(task)s
+WHERE request_id = %(id)s AND state IN ('approved', 'edited') AND coalesce(taken_by, %(task)s) = %(task)s
+RETURNING request_id;

@@ -67,8 +67,8 @@ def test_every_shape_of_a_reply_is_understood(db: Database, reply: str, named: s
     """LangChain's, agent-inbox's and our own, with and without the id of what is answered."""
     desk = Desk(db, {"send": "always"}, [MAIL])
     desk.begin()
-    answer: Any
-    answer, state = REPLIES[reply]
+    reply_given, state = REPLIES[reply]
+    answer: Any = reply_given
     if named == "by interrupt":
         answer = {desk.interrupt_id: answer}
     elif named == "by request":

@@ -6,8 +6,10 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
+from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType] - upstream's checkpointer type
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.tools import StructuredTool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import START, MessagesState, StateGraph
@@ -168,3 +170,33 @@ def test_it_stands_between_the_steps_and_the_money(db: Database, mode: str) -> N
     assert texts["send"].endswith("sent to cy\n\n[Step 1/10] $5.00 of $5.00 left in this run")
     assert texts["look"].endswith("[Step 2/10] $5.00 of $5.00 left in this run")
     assert texts["pay"].startswith("Not called: ada rejected")
+
+
+def test_what_a_policy_cannot_say_of_a_call_keeps_nobody_from_deciding(db: Database) -> None:
+    """A model left an argument out; the run would fail at it again and again."""
+    policy = ApprovalPolicy(
+        description=lambda call: f"Send {call['args']['subject']}?",
+        context=lambda call, state: {"evidence": state["evidence"]},
+    )
+    desk = Desk(db, {"send": policy}, [MAIL])
+    assert desk.begin()["action_requests"][0]["description"] == "Call send?"
+    assert desk.requests[0].context["no context"] == "it cannot be told: KeyError: 'evidence'"
+    desk.answer(APPROVE)
+    assert desk.done == [MAIL]
+
+
+def test_a_tool_whose_schema_is_none_can_be_asked_about(db: Database) -> None:
+    """As those of other programs, which may be of older drafts."""
+    schema: dict[str, Any] = {"type": "object", "properties": {"a": {"exclusiveMinimum": True}}}
+    done: list[str] = []
+
+    def odd(**given: Any) -> str:
+        done.append("odd")
+        return "done"
+
+    tool = StructuredTool.from_function(odd, name="odd", description="Odd.", args_schema=schema)
+    desk = Desk(db, {"odd": "always"}, [("odd", {})], tools=[tool])
+    desk.graph = create_agent(desk.model, [tool], middleware=[desk.approval], checkpointer=db.saver)
+    assert "args_schema" not in desk.begin()["review_configs"][0]
+    desk.answer(APPROVE)
+    assert done == ["odd"]

@@ -120,6 +120,19 @@ def test_an_answer_is_about_what_was_open_when_it_was_asked_for(db: Database) ->
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_an_answer_to_the_first_of_two_is_not_taken_for_the_others(db: Database, mode: str) -> None:
+    """A UI that answers one action of several; somebody has decided on that one meanwhile, and nobody on the other."""
+    desk = Desk(db, {"send": "always", "pay": "always"}, [MAIL, PAY], mode=mode)
+    desk.begin()
+    desk.decide(desk.requests[0], "bob")
+    desk.answer([{"type": "accept", "args": None}], by="ada")
+    assert [request.state for request in desk.requests] == ["approved", "waiting"]
+    assert desk.asked["refused"].startswith("1 decision for 2 actions that were shown")
+    desk.answer([{"type": "accept", "args": None}], by="ada")  # now the other alone was shown
+    assert sorted(desk.done) == [PAY, MAIL]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_what_nobody_decides_in_time_is_not_done(db: Database, mode: str) -> None:
     """The model is told by when; and an answer that comes later decides nothing."""
     now = NOW

@@ -26,6 +26,7 @@ def arm(strike: Strikes) -> None:
     for of, method in (
         (Approvals, "open"),
         (Approvals, "decide"),
+        (Approvals, "take"),
         (HoldfastSaver, "put"),
         (HoldfastSaver, "put_writes"),
     ):
