@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -166,12 +167,18 @@ def _lines(text: str) -> str:
 
 def _loaded(text: str, where: str, field: int | None = None) -> object:
     try:
-        return json.loads(text, parse_constant=_refused)
+        return json.loads(text, parse_constant=_refused, parse_float=_finite)
     except json.JSONDecodeError as error:
         problem = f"{where}this is no JSON: {error.msg}, line {error.lineno}, column {error.colno}"
         raise UnreadableEdit(problem, field) from None
     except (ValueError, RecursionError) as error:
         raise UnreadableEdit(f"{where}this cannot be read: {error}", field) from None
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number[:40]} is too large a number")
+    return value
 
 
 def _refused(constant: str) -> object:

@@ -146,10 +146,10 @@ class Gate:
             Refused: they do.
         """
         limit = self._limits[what]
-        for _ in range(times):
-            if not self._limiter.hit(limit, what, who):
-                text = f"No more than {limit.amount} in a minute; wait a moment. Nothing was changed."
-                raise Refused(429, "Too many at once", text, {"retry-after": "60"})
+        # At once: what is refused takes nothing from what is left.
+        if times and not self._limiter.hit(limit, what, who, cost=times):
+            text = f"No more than {limit.amount} in a minute; wait a moment. Nothing was changed."
+            raise Refused(429, "Too many at once", text, {"retry-after": "60"})
 
     def address(self, request: Request) -> str:
         """Where a request comes from: behind a trusted proxy, what that says."""

@@ -47,6 +47,7 @@ from .views import (
 from .wiring import Inbox
 
 _ID: Final = re.compile(r"[a-z0-9-]{1,80}", re.ASCII)
+_ARGUMENTS: Final = 300
 _MESSAGES: Final = 40
 _EVENTS: Final = 400
 _ALL: Final = 4_000_000
@@ -233,7 +234,7 @@ async def request_page(
     return {
         **standing_of(inbox, approval, session),
         "summary": summary(approval),
-        "arguments": [shown(name, value) for name, value in approval.arguments.items()],
+        "arguments": [shown(name, value) for name, value in list(approval.arguments.items())[:_ARGUMENTS]],
         "size": len(as_json(approval.arguments)),
         "edit": edit,
         "known": known(approval.context),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -16,6 +16,8 @@ from holdfast.checkpointing.visibility import is_mapping
 
 LONG: Final = 20_000
 """Characters of one value that a page shows."""
+_MARKS: Final = 400
+"""Places in one value at which a page shows what is hidden: each is much HTML."""
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS: Final = "\u200c\u200d"
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
@@ -29,11 +31,17 @@ def visible(value: object, limit: int = LONG) -> Markup:
     '&lt;b&gt;<span class="ctl" title="NUL">U+0000, 2 times</span>'
     """
     text = str(value)
-    shown = text[:limit]
-    parts = [_run(shown, *run) for run in _runs(shown)]
-    if len(text) > limit:
-        parts.append(Markup('<span class="cut">… {:,} more characters</span>').format(len(text) - limit))
-    return Markup("").join(parts)
+    parts: list[str] = []
+    place = marks = 0
+    for start, end, hidden in _runs(text[:limit]):
+        marks += hidden
+        if marks > _MARKS:
+            break
+        parts.append(_run(text, start, end, hidden))
+        place = end
+    if place < len(text):
+        parts.append(f'<span class="cut">… {len(text) - place:,} more characters</span>')
+    return Markup("".join(parts))  # noqa: S704 - of parts that are escaped
 
 
 def line(value: object, limit: int = 160) -> Markup:
@@ -52,23 +60,22 @@ def has_hidden(text: str) -> bool:
     return any(_hides(text, place) for place in range(len(text)))
 
 
-def _runs(text: str) -> list[tuple[int, int, bool]]:
+def _runs(text: str) -> Iterator[tuple[int, int, bool]]:
     """From, to, and whether that part is of one hidden character."""
     places = range(len(text))
-    runs: list[tuple[int, int, bool]] = []
     for key, group in groupby(places, key=lambda place: text[place] if _hides(text, place) else ""):
         run = list(group)
-        runs.append((run[0], run[-1] + 1, key != ""))
-    return runs
+        yield run[0], run[-1] + 1, key != ""
 
 
-def _run(text: str, start: int, end: int, hidden: bool) -> Markup:
+def _run(text: str, start: int, end: int, hidden: bool) -> str:
+    """As HTML."""
     if not hidden:
-        return escape(text[start:end])
+        return str(escape(text[start:end]))
     code = ord(text[start])
     name = _NAMES.get(code) or unicodedata.name(text[start], "a character without a name")
     count = f", {end - start} times" if end - start > 1 else ""
-    return Markup('<span class="ctl" title="{}">U+{:04X}{}</span>').format(name, code, count)
+    return f'<span class="ctl" title="{name}">U+{code:04X}{count}</span>'
 
 
 def _hides(text: str, place: int) -> bool:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from holdfast.checkpointing import (
     Decided,
     DecisionType,
     NewEvent,
+    NewRequest,
     Terms,
     Visibility,
     tagged,
@@ -347,6 +349,9 @@ def test_several_at_once_count_as_several(db: Database) -> None:
     data = {**form(html, "/decide"), "decision": "approve", "pick": picked}
     assert browser.post("/decide", data=data, headers=SAME).status_code == 429
     assert {state(db, one) for one in requests} == {"waiting"}
+    # What was refused has taken nothing: fewer can be decided at once.
+    again = browser.post("/decide", data={**data, "pick": picked[:2]}, headers=SAME)
+    assert re.findall(r'class="badge (\w+)"', again.text) == ["approved", "approved"]
 
 
 # Every answer
@@ -411,6 +416,56 @@ def test_hostile_arguments_are_shown_and_do_nothing(db: Database, page: TestClie
     assert not set(html) & set("\u202e\u202c\x1b\x00\u200b")
     assert "180,000 more characters" in html
     assert len(html) < 150_000
+
+
+def test_what_takes_much_to_show_is_cut_and_that_is_said(db: Database, page: TestClient) -> None:
+    hidden = asked(db, "c1", arguments={f"a{n}": "\u202e\u202c" * 10_000 for n in range(10)})
+    answer = page.get(f"/requests/{hidden.request_id}")
+    assert len(answer.content) < 500_000
+    assert answer.text.count("… 19,600 more characters") == 10
+    many = asked(db, "c2", arguments={f"a{n}": n for n in range(20_000)})
+    answer = page.get(f"/requests/{many.request_id}")
+    assert len(answer.content) < 500_000
+    assert "19,700 more arguments are not shown here" in answer.text
+    assert '"a19999": 19999' in page.get(f"/requests/{many.request_id}/arguments").text
+
+
+def test_a_list_reads_no_more_requests_than_it_shows(
+    db: Database, page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    find = db.approvals.afind
+
+    async def counted(**how: Any) -> list[ApprovalRequest]:
+        found = await find(**how)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(db.approvals, "afind", counted)
+    given: dict[str, Any] = {"thread_id": "t", "task_id": "k", "name": "n", "arguments": {}}
+    db.approvals.open([NewRequest(call_id=f"c{n}", **given) for n in range(250)])
+    answer = page.get("/")
+    assert read == [201]
+    assert answer.text.count('<li class="row') == 200
+    assert "Only the first 200 are shown" in answer.text
+
+
+def test_only_the_list_offers_to_decide_several_together(db: Database, page: TestClient) -> None:
+    first, _ = (asked(db, f"c{n}", task_id="task", terms=bulk()) for n in range(2))
+    assert 'name="pick"' in page.get("/").text
+    for path in (f"/requests/{first.request_id}", "/thread?id=t"):
+        assert "send_email" in page.get(path).text
+        assert 'name="pick"' not in page.get(path).text
+
+
+@pytest.mark.parametrize("name", ["a\u202eb", " t ", "a\nb", "\U0001f468\u200d\U0001f469", "x" * 1_500, "a/b?c#d%41"])
+def test_links_lead_to_a_thread_and_a_decision_whatever_they_are_called(
+    db: Database, page: TestClient, name: str
+) -> None:
+    request = asked(db, thread_id=name, correlation_id=name)
+    html = page.get(f"/requests/{request.request_id}").text
+    links = re.findall(r'href="(/(?:thread|trail)\?[^"]+)"', html)
+    assert [page.get(unescape(link)).status_code for link in links] == [200, 200]
 
 
 def test_all_of_the_arguments_can_be_had_as_text_that_no_browser_runs(db: Database, page: TestClient) -> None:
@@ -753,7 +808,7 @@ def test_an_edit_that_does_not_fit_the_schema_is_refused_and_what_was_typed_is_k
     assert edit(page, request, step="approve", **{"argument-2": "4"}).status_code == 303
 
 
-@pytest.mark.parametrize("typed", ["{", "[1]", "NaN", '{"to": Infinity}', "null", "[" * 100_000])
+@pytest.mark.parametrize("typed", ["{", "[1]", "NaN", '{"to": Infinity}', '{"to": 1e400}', "null", "[" * 100_000])
 def test_what_is_no_json_object_is_refused(db: Database, page: TestClient, typed: str) -> None:
     request = asked(db)
     assert edit(page, request, "json", step="approve", arguments=typed).status_code == 422

@@ -8,16 +8,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
-from holdfast.checkpointing import ApprovalRequest, Database, Decided, Terms
+from holdfast.checkpointing import ApprovalRequest, Database, DatabaseUnavailable, Decided, Terms
 from holdfast.serving.inbox import create_app
 from tests.support.inboxes import SECRET, asked, bulk, settings, token
 
@@ -70,14 +70,18 @@ def tab(chromium: Browser, url: str) -> Iterator[Open]:
     contexts: list[BrowserContext] = []
     wrong: list[str] = []
 
-    def opened(path: str = "/", name: str = "ada", **more: Any) -> Page:
+    def refused(dialog: Dialog) -> None:
+        wrong.append(dialog.message)
+        dialog.dismiss()
+
+    def opened(path: str = "/", name: str = "ada", known: Sequence[str] = (), **more: Any) -> Page:
         context = chromium.new_context(**more)
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda told: wrong.append(told.text) if is_wrong(told) else None)
+        page.on("console", lambda told: wrong.append(told.text) if is_wrong(told, known) else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: wrong.append(dialog.message) or dialog.dismiss())
+        page.on("dialog", refused)
         context.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(url) else None)
         page.goto(f"{url}/login")
         page.get_by_label("Login token").fill(token(name))
@@ -94,9 +98,9 @@ def tab(chromium: Browser, url: str) -> Iterator[Open]:
     assert wrong == []
 
 
-def is_wrong(told: ConsoleMessage) -> bool:
+def is_wrong(told: ConsoleMessage, more: Sequence[str] = ()) -> bool:
     """Whether the browser complains of a page; it does of a refusal's status and of a text without an icon, too."""
-    known = "409 (Conflict)" in told.text or told.location["url"].endswith("/favicon.ico")
+    known = any(one in told.text for one in ("409 (Conflict)", *more)) or told.location["url"].endswith("/favicon.ico")
     return told.type in ("error", "warning") and not known
 
 
@@ -203,6 +207,70 @@ def test_a_request_that_is_escalated_to_somebody_is_theirs_to_decide_at_once(db:
     db.approvals.tend(datetime.now(UTC) + timedelta(hours=2))
     page.get_by_role("button", name="Approve").click()
     expect(page.locator("#standing")).to_contain_text("Approved by ada")
+
+
+AWAY = (
+    "(away) => { Object.defineProperty(document, 'hidden', {value: away, configurable: true});"
+    " document.dispatchEvent(new Event('visibilitychange')); }"
+)
+
+
+def test_pages_that_nobody_sees_take_no_connection_from_others_and_look_again_when_they_are_seen(
+    db: Database, tab: Open
+) -> None:
+    asked(db, "c1", description="The first")
+    first = tab()
+    others = [first.context.new_page() for _ in range(6)]  # as many connections as a browser opens
+    for other in others:
+        other.goto(first.url)
+        expect(other.locator("#live")).to_be_visible()
+        other.evaluate(AWAY, True)
+        expect(other.locator("#live")).to_be_hidden()
+    asked(db, "c2", description="The second")
+    expect(first.locator("#waiting .summary")).to_have_count(2)
+    expect(others[0].locator("#waiting .summary")).to_have_count(1)
+    others[0].evaluate(AWAY, False)
+    expect(others[0].locator("#waiting .summary")).to_have_count(2)
+
+
+def test_an_open_list_becomes_the_login_form_when_the_session_is_over(db: Database, tab: Open) -> None:
+    request = asked(db)
+    known = ("401 (Unauthorized)",)
+    page = tab(known=known)
+    page.context.clear_cookies()
+    asked(db, "c2")
+    expect(page.get_by_label("Login token")).to_be_visible()
+    page.get_by_label("Login token").fill(token())
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("#waiting .summary")).to_have_count(2)
+    page = tab(f"/requests/{request.request_id}", known=known)
+    expect(page.locator("#live")).to_be_visible()
+    page.locator("#message").fill("I was about to say")
+    page.context.clear_cookies()
+    with page.expect_response(lambda answer: answer.url.endswith("/standing")):
+        decide(db, request)
+    expect(page.locator("#message")).to_have_value("I was about to say")
+    expect(page.locator("#standing")).to_contain_text("Deadline")
+    expect(page.get_by_label("Login token")).to_have_count(0)
+
+
+def test_an_open_page_stays_as_it_is_while_the_database_is_away(
+    db: Database, tab: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked(db, "c1", description="The first")
+    page = tab(known=("503 (Service Unavailable)",))
+    with monkeypatch.context() as away:
+
+        async def gone(*_: object, **__: object) -> None:
+            raise DatabaseUnavailable("it is away")
+
+        away.setattr(db.approvals, "afind", gone)
+        with page.expect_response(lambda answer: "/rows" in answer.url and answer.status == 503):
+            asked(db, "c2", description="The second")
+        expect(page.locator("#waiting .summary")).to_have_text(["The first"])
+        expect(page.locator("h1")).to_have_text(["Waiting for a decision"])
+    asked(db, "c3", description="The third")
+    expect(page.locator("#waiting .summary")).to_have_count(3)
 
 
 HOSTILE = {

@@ -13,12 +13,20 @@
     const about = shown.dataset.request;
     if (!about || !changed.length || changed.includes("") || changed.includes(about)) htmx.trigger(shown, "refresh");
   }
+  // Only while it is seen: a browser opens six connections to a server, and each stream holds one.
   function follow() {
-    const source = new EventSource(document.body.dataset.events);
     const lamp = $("#live");
-    source.addEventListener("changed", (event) => { lamp.hidden = false; refresh(JSON.parse(event.data)); });
-    source.addEventListener("error", () => { lamp.hidden = true; });
-    addEventListener("pagehide", () => source.close());
+    let source = null;
+    const end = () => { if (source) source.close(); source = null; lamp.hidden = true; };
+    const begin = () => {
+      if (source || document.hidden) return;
+      source = new EventSource(document.body.dataset.events);
+      source.addEventListener("changed", (event) => { lamp.hidden = false; refresh(JSON.parse(event.data)); });
+      source.addEventListener("error", () => { lamp.hidden = true; });
+    };
+    begin();
+    document.addEventListener("visibilitychange", () => { if (document.hidden) end(); else begin(); });
+    addEventListener("pagehide", end);
     addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
     // Deadlines come nearer though nothing happens.
     setInterval(() => { if (!document.hidden) refresh([]); }, 60000);
@@ -31,6 +39,10 @@
     if (forms) forms.classList.toggle("over", !mine);
     else if (mine && !$(".editing")) location.reload();
   }
+  // A session that is over: the list gives way to the login form; on a request, what was typed stays.
+  document.addEventListener("htmx:after:request", (event) => {
+    if (event.detail.ctx.response?.status === 401 && $("#waiting")) location.reload();
+  });
   document.addEventListener("htmx:after:swap", settle);
   document.addEventListener("htmx:after:settle", settle);
   if (document.body.dataset.events && part()) follow();
