@@ -148,15 +148,18 @@ class Approvals:
     async def atake(self, request_id: str, task_id: str) -> bool:
         return await self._bridge.acall_to_end(self._take, request_id, task_id)
 
-    def tend(self, now: datetime | None = None, limit: int = 100) -> list[Change]:
+    def tend(self, now: datetime | None = None, limit: int = 100, *, only: Sequence[str] | None = None) -> list[Change]:
         """Do what is due: requests whose time is over, and reminders; each in a transaction of its own.
 
-        Whoever calls it, and however many do at once, each change is made once, and told to who made it.
+        Whoever calls it, and however many do at once, each change is made once, and told to who made it; `only`: of
+        these requests, by their ids.
         """
-        return self._bridge.call(self._tend, now, limit)
+        return self._bridge.call(self._tend, now, limit, only)
 
-    async def atend(self, now: datetime | None = None, limit: int = 100) -> list[Change]:
-        return await self._bridge.acall_to_end(self._tend, now, limit)
+    async def atend(
+        self, now: datetime | None = None, limit: int = 100, *, only: Sequence[str] | None = None
+    ) -> list[Change]:
+        return await self._bridge.acall_to_end(self._tend, now, limit, only)
 
     async def _open(self, requests: Sequence[NewRequest], lease: Lease | None) -> list[ApprovalRequest]:
         rows = [row_of(request) for request in requests]
@@ -253,7 +256,7 @@ class Approvals:
             raise refused(refusal, request, verdict)
         return request
 
-    async def _tend(self, now: datetime | None, limit: int) -> list[Change]:
+    async def _tend(self, now: datetime | None, limit: int, only: Sequence[str] | None) -> list[Change]:
         at = now or self.clock()
 
         def due() -> Steps[list[str]]:
@@ -261,7 +264,7 @@ class Approvals:
 
         changes: list[Change] = []
         failed: Exception | None = None
-        for request_id in await run_again(self._connections, due):
+        for request_id in await run_again(self._connections, due) if only is None else only:
             try:
                 changes += await self._tend_one(request_id, at)
             except Exception as error:

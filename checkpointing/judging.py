@@ -18,6 +18,8 @@ SQL: Final = queries("trust")
 AUDITED: Final = "holdfast:trust"
 """The thread in whose audit trail rings, pins and incidents without a call are told of."""
 Saying = Literal["fine", "incident", "passed", "failed"]
+NOBODY: Final = "unknown"
+"""Who acts where nobody is authenticated; the database's `trust_judged` says it again."""
 _WHY: Final = 2000
 """Characters of a reason."""
 _EVENTS: Final[Mapping[Saying, str]] = {
@@ -118,7 +120,10 @@ def said(request_id: str, kind: Saying, given: Mapping[str, Any], rule: Rule[Any
     Raises:
         UnknownRequest: there is none.
         NotReviewable: it cannot be said of this call, or was said before.
+        InvalidEvidence: nobody knows who finds it fine.
     """
+    if kind == "fine" and given["who"] == NOBODY:
+        raise InvalidEvidence(f"nobody knows who {NOBODY!r} is, whose word counts against only")
     fact = {**given, "request": request_id, "kind": kind}
     rows = yield SQL["call"], fact
     if not rows:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from langgraph.errors import GraphInterrupt
@@ -60,10 +61,10 @@ def ordered(requests: Sequence[ApprovalRequest], calls: Sequence[str]) -> list[A
 def recorded(standing: Standing) -> Work[list[ApprovalRequest]]:
     """What is on record of a task, with what time has done to it."""
     yield standing.durable()
-    requests = yield from _read(standing)
-    while _overdue(standing, requests):
-        approvals = standing.approvals
-        if not (yield Action(approvals.tend, approvals.atend)):
+    requests, approvals = (yield from _read(standing)), standing.approvals
+    while late := _overdue(standing, requests):
+        # These alone: what cannot be done about others is nothing to this thread.
+        if not (yield Action(partial(approvals.tend, only=late), partial(approvals.atend, only=late))):
             break
         requests = yield from _read(standing)
     return requests
@@ -113,9 +114,11 @@ def _read(standing: Standing) -> Work[list[ApprovalRequest]]:
     return requests
 
 
-def _overdue(standing: Standing, requests: Sequence[ApprovalRequest]) -> bool:
+def _overdue(standing: Standing, requests: Sequence[ApprovalRequest]) -> list[str]:
     now = standing.approvals.clock() or datetime.now(UTC)
-    return any(not one.settled and one.expires_at is not None and one.expires_at <= now for one in requests)
+    return [
+        one.request_id for one in requests if not one.settled and one.expires_at is not None and one.expires_at <= now
+    ]
 
 
 def _answered(standing: Standing, requests: list[ApprovalRequest]) -> Work[str | None]:

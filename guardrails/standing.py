@@ -72,10 +72,7 @@ class Standing:
         On a LangGraph server that is who it has authenticated, and nothing that its caller says. Elsewhere it is
         `configurable["actor"]`, set by the program that runs the graph.
         """
-        settings = self.config.get("configurable", {})
-        names = _ON_SERVER[:1] if any(name in settings for name in _ON_SERVER) else ("actor",)
-        name = settings.get(names[0])
-        return str(name) if name else None
+        return decider_of(self.config)
 
     def durable(self) -> Action:
         """Wait until a crash would not change the task's id."""
@@ -135,6 +132,14 @@ def graph_of(checkpoint_ns: str) -> str:
     ('research:1f', '')
     """
     return checkpoint_ns.rpartition("|")[0]
+
+
+def decider_of(config: RunnableConfig) -> str | None:
+    """`Standing.decider` of whatever runs there."""
+    settings = config.get("configurable", {})
+    names = _ON_SERVER[:1] if any(name in settings for name in _ON_SERVER) else ("actor",)
+    name = settings.get(names[0])
+    return str(name) if name else None
 
 
 def standing(config: RunnableConfig | None = None) -> Standing | None:

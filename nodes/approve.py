@@ -18,7 +18,7 @@ from ..guardrails.actions import Work, acarry_out, carry_out
 from ..guardrails.gating import asked, decided, opened, recorded
 from ..guardrails.knowing import known
 from ..guardrails.replies import NUDGE, InvalidReply, Said, understood
-from ..guardrails.standing import UNKNOWN, Standing, standing
+from ..guardrails.standing import UNKNOWN, Standing, decider_of, standing
 from ..guardrails.verdicts import refusal
 from .contracts import Approval, Email, Evidence, Problem, one_header
 from .headers import address_problem
@@ -142,7 +142,7 @@ class _Approving:
         if place is not None:
             return (yield from self._on_record(place, state))
         decision = _reviewed(_request(state, self.terms.allowed))
-        approval = Approval(decision="approved", by=_actor(config), at=self._at(None))
+        approval = Approval(decision="approved", by=decider_of(config) or UNKNOWN, at=self._at(None))
         if isinstance(decision, RejectDecision):
             return {"approval": {**approval, "decision": "rejected", "reason": decision.message}}
         if isinstance(decision, EditDecision):
@@ -250,11 +250,6 @@ def _changes(decision: EditDecision) -> dict[str, Any]:
 
 def _edited(state: ApproveInput, changes: Mapping[str, Any]) -> Email:
     return cast("Email", {**state["email"], **changes})
-
-
-def _actor(config: RunnableConfig) -> str:
-    configurable = config.get("configurable", {})
-    return str(configurable.get("langgraph_auth_user_id") or configurable.get("actor") or UNKNOWN)
 
 
 def _request(state: ApproveInput, allowed: Sequence[DecisionType]) -> dict[str, Any]:

@@ -120,6 +120,16 @@ def test_a_run_that_a_person_found_fine_is_a_good_case(db: Database, calls: Call
     ]  # fmt: skip
 
 
+def test_nobody_in_particular_finds_nothing_fine(db: Database, calls: Calls) -> None:
+    """As with approvals: such a word counts against only."""
+    run = calls.run()
+    with pytest.raises(InvalidEvidence, match="nobody knows who 'unknown' is"):
+        db.trust.review(run.request_id, by="unknown")
+    assert db.trust.evidence("send").unreviewed == 1
+    db.trust.incident(request_id=run.request_id, by="unknown", why="it was the wrong address")
+    assert outcomes(db) == ["incident"]
+
+
 def test_a_run_is_reviewed_once_and_an_incident_outweighs_that(db: Database, calls: Calls) -> None:
     run, harmful = calls.run(), calls.run()
     db.trust.review(run.request_id, by="ada")

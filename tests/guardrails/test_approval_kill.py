@@ -31,7 +31,7 @@ class Job(NamedTuple):
     nth: int
 
 
-TIMES: Final = {"open": 1, "decide": 2, "take": 1, "put": 4, "put_writes": 5}
+TIMES: Final = {"open": 1, "decide": 2, "put": 4, "put_writes": 5}
 """How often a run comes by each, at the least."""
 JOBS: Final = [
     Job(graph, mode, durability, f"{method}:{moment}", nth)

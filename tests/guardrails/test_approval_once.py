@@ -90,7 +90,8 @@ def test_what_was_approved_is_carried_out_once(db: Database, mode: str, how: str
         db.rollback("t", before["configurable"]["checkpoint_id"])
     elif how == "forked":
         before = desk.graph.update_state(before, None, as_node="ApprovalMiddleware.after_model")
-    desk.run(**({} if how == "rolled back" else before["configurable"]))
+    at: dict[str, Any] = {} if how == "rolled back" else before["configurable"]
+    desk.run(None, by="ada", **at)
     assert desk.done == [PAY]
     assert desk.results[0].text.startswith("Not called: what was approved was carried out before")
     assert desk.state.next == ()

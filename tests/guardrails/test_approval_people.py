@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.checkpointing import Database, Terms
+from holdfast.checkpointing import ApprovalRequest, Database, Terms
 from holdfast.guardrails import ApprovalPolicy, Judgement
 from tests.support.approvals import APPROVE, MAIL, MODES, PAY, Desk
 
@@ -148,6 +148,24 @@ def test_what_nobody_decides_in_time_is_not_done(db: Database, mode: str) -> Non
         "asked to."
     )
     assert desk.results[0].status == "error"
+
+
+def test_what_cannot_be_done_about_others_stops_no_thread(db: Database) -> None:
+    """The time of another thread's request is over, too, and what is to be done besides fails of it."""
+    now = NOW
+    db.approvals.clock = lambda: now
+    ours, other = (Desk(db, {"send": policy(expires_in=HOUR)}, [MAIL], thread=thread) for thread in ("t", "u"))
+    other.begin()
+    ours.begin()
+
+    async def fails(connection: Any, request: ApprovalRequest, done: str) -> None:
+        if request.thread_id == "u":
+            raise ConnectionError(done)
+
+    db.approvals.also = fails
+    now += 2 * HOUR
+    ours.run()
+    assert [request.state for request in (*ours.requests, *other.requests)] == ["expired", "waiting"]
 
 
 def test_what_is_harmless_may_be_approved_by_time(db: Database) -> None:

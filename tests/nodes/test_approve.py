@@ -77,7 +77,12 @@ def test_an_approval_keeps_the_message_and_says_when_and_by_whom() -> None:
 
 @pytest.mark.parametrize(
     ("configurable", "by"),
-    [({}, "unknown"), ({"actor": "ada"}, "ada"), ({"actor": "eve", "langgraph_auth_user_id": "ada"}, "ada")],
+    [
+        ({}, "unknown"),
+        ({"actor": "ada"}, "ada"),
+        ({"actor": "eve", "langgraph_auth_user_id": "ada"}, "ada"),
+        ({"actor": "eve", "langgraph_request_id": "r-1"}, "unknown"),
+    ],
 )
 def test_whoever_the_server_has_checked_counts_more_than_who_the_caller_says(
     configurable: dict[str, Any], by: str

@@ -26,7 +26,6 @@ def arm(strike: Strikes) -> None:
     for of, method in (
         (Approvals, "open"),
         (Approvals, "decide"),
-        (Approvals, "take"),
         (HoldfastSaver, "put"),
         (HoldfastSaver, "put_writes"),
     ):
