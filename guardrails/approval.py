@@ -147,9 +147,7 @@ class ApprovalMiddleware(AgentMiddleware[Any, Any, Any]):
         for call in calls:
             policy = self.policies[call["name"]]
             judged = yield from policy.judged(call, place)
-            more = dict(judged.context)
-            if judged.ask and policy.context is not None:
-                more |= policy.context(call, state)
+            more = {**judged.context, **(policy.known(call, state) if judged.ask else {})}
             requests.append(
                 NewRequest(
                     call_id=_id(call),

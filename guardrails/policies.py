@@ -100,7 +100,24 @@ class ApprovalPolicy:
 
     def described(self, call: ToolCall) -> str:
         """What who decides is told of a call."""
-        return self.description(call) if callable(self.description) else self.description or f"Call {call['name']}?"
+        otherwise = f"Call {call['name']}?"
+        if not callable(self.description):
+            return self.description or otherwise
+        try:
+            return str(self.description(call))
+        except Exception:  # as of the predicate
+            _log.warning("what is said of a call of %r failed", call["name"], exc_info=True)
+            return otherwise
+
+    def known(self, call: ToolCall, state: Any) -> Mapping[str, Any]:
+        """What else the agent knew."""
+        if self.context is None:
+            return {}
+        try:
+            return dict(self.context(call, state))
+        except Exception as error:  # as of the predicate
+            _log.warning("the context of a call of %r failed", call["name"], exc_info=True)
+            return {"context": f"failed: {type(error).__name__}: {brief(str(error), 200)}"}
 
 
 def _asked(given: Any, call: ToolCall) -> object:
