@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from holdfast.checkpointing import Database
+from holdfast.guardrails import ApprovalPolicy
 from tests.support.approvals import APPROVE, KINDS, LOOK, MAIL, MODES, PAY, Desk
 
 EVERY = [(kind, mode) for kind in KINDS for mode in MODES]
@@ -61,22 +62,23 @@ REPLIES: dict[str, tuple[Any, str]] = {
 }
 
 
+def _named(desk: Desk, answer: Any, named: str) -> Any:
+    if named == "by interrupt":
+        return {desk.interrupt_id: answer}
+    if named == "not named":
+        return answer
+    bare = cast("Any", answer.get("decisions", [answer]) if "type" in answer or "decisions" in answer else answer)
+    return {desk.requests[0].request_id: bare[0]}
+
+
 @pytest.mark.parametrize("named", ["by interrupt", "not named", "by request"])
 @pytest.mark.parametrize("reply", REPLIES)
 def test_every_shape_of_a_reply_is_understood(db: Database, reply: str, named: str) -> None:
     """LangChain's, agent-inbox's and our own, with and without the id of what is answered."""
     desk = Desk(db, {"send": "always"}, [MAIL])
     desk.begin()
-    reply_given, state = REPLIES[reply]
-    answer: Any = reply_given
-    if named == "by interrupt":
-        answer = {desk.interrupt_id: answer}
-    elif named == "by request":
-        if "type" not in answer:
-            (answer,) = answer["decisions"] if isinstance(answer, dict) else answer
-        answer = {desk.requests[0].request_id: answer}
-
-    desk.answer(answer)
+    answer, state = REPLIES[reply]
+    desk.answer(_named(desk, answer, named))
 
     assert desk.requests[0].state == state
     assert desk.asked is None
@@ -238,6 +240,15 @@ def test_a_predicate_that_fails_asks(db: Database) -> None:
     desk = Desk(db, {"look": _above_5}, [LOOK])
     assert desk.begin()["action_requests"][0]["name"] == "look"
     assert "KeyError" in desk.requests[0].context["why"]
+
+
+def test_a_policy_that_cannot_say_what_it_knows_asks_all_the_same(db: Database) -> None:
+    def fails(*given: Any) -> Any:
+        raise LookupError("no invoice")
+
+    desk = Desk(db, {"look": ApprovalPolicy(description=fails, context=fails)}, [LOOK])
+    assert desk.begin()["action_requests"][0]["description"] == "Call look?"
+    assert desk.requests[0].context["no context"] == "it cannot be told: LookupError: no invoice"
 
 
 def test_the_decider_is_who_resumes_never_who_the_answer_names(db: Database) -> None:

@@ -68,12 +68,19 @@ def run(job: Job) -> None:
         # Who goes on after a crash is nobody who approves: what was said before must not become his.
         ran(desk, job, None if begun else {"messages": [HumanMessage("Do it.", id="begin")]}, None)
         for person in PEOPLE:
-            if desk.asked is None:
+            if desk.asked is None or "effects" in desk.asked:
                 break
             (request,) = desk.asked["holdfast"]["requests"]
             if person not in request["votes"]:
                 note(f"asks {person}")
                 ran(desk, job, Command(resume={"type": "approve"}), person)
+        while interrupts := desk.state.interrupts:
+            # Killed while a tool ran: the journal asks what became of it.
+            answers = {
+                one.id: {effect["effect_id"]: _became(job, effect) for effect in one.value["effects"]}
+                for one in interrupts
+            }
+            ran(desk, job, Command(resume=answers), None)
 
 
 def ran(desk: Desk, job: Job, given: Any, by: str | None) -> None:
@@ -83,6 +90,14 @@ def ran(desk: Desk, job: Job, given: Any, by: str | None) -> None:
         asyncio.run(desk.graph.ainvoke(given, config, durability=job["durability"]))
     else:
         desk.graph.invoke(given, config, durability=job["durability"])
+
+
+def _became(job: Job, effect: Any) -> Any:
+    """What became of a call, as the outside world shows it."""
+    with psycopg.connect(job["uri"]) as connection:
+        rows = connection.execute("SELECT what FROM sent WHERE thread = %s", [job["thread"]]).fetchall()
+    happened = effect["name"] == "send" and bool(rows)
+    return {"verdict": "happened", "result": "sent"} if happened else {"verdict": "did not happen"}
 
 
 def _sent(job: Job, what: str) -> None:

@@ -163,7 +163,6 @@ class Desk:
     def asked(self) -> Any:
         """What the thread waits for; None if for nothing."""
         interrupts = self.state.interrupts
-        assert len(interrupts) <= 1
         return interrupts[0].value if interrupts else None
 
     @property
