@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -67,7 +67,7 @@ def _named(desk: Desk, answer: Any, named: str) -> Any:
         return {desk.interrupt_id: answer}
     if named == "not named":
         return answer
-    bare = cast("Any", answer.get("decisions", [answer]) if "type" in answer or "decisions" in answer else answer)
+    bare: Any = answer.get("decisions", [answer]) if "type" in answer or "decisions" in answer else answer
     return {desk.requests[0].request_id: bare[0]}
 
 
