@@ -76,8 +76,8 @@ async def test_three_workers_one_killed_every_few_seconds_lose_nothing_and_repea
 
     killing = asyncio.create_task(kill())
     try:
-        await asyncio.wait_for(decide(), 80)
-        await asyncio.wait_for(until(lambda: _all_done(uri)), 40)
+        await asyncio.wait_for(decide(), 200)
+        await asyncio.wait_for(until(lambda: _all_done(uri)), 120)
     finally:
         killing.cancel()
     await at_rest(db)
@@ -118,7 +118,7 @@ async def test_what_a_killed_worker_did_is_taken_over(uri: str, db: Database, wo
     workers.kill(first)
     at = time.monotonic()
     await until(lambda: _lines(begun, 2))
-    assert time.monotonic() - at < 10
+    assert time.monotonic() - at < 30
     (tmp_path / "open").touch()
     await at_rest(db)
     assert (await values(db, "t"))["said"] == ["before", "gate", "after"]
