@@ -52,6 +52,7 @@ def serving(db: Database) -> Generator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=30_000)  # other tests run beside these
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         yield browser
@@ -76,7 +77,7 @@ def tab(chromium: Browser, url: str) -> Iterator[Open]:
 
     def opened(path: str = "/", name: str = "ada", known: Sequence[str] = (), **more: Any) -> Page:
         context = chromium.new_context(**more)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda told: wrong.append(told.text) if is_wrong(told, known) else None)
@@ -452,7 +453,7 @@ def test_the_command_serves_and_ends_though_a_page_is_open(
         expect(page.locator("#waiting")).to_contain_text("Waits here")
         expect(page.locator("#live")).to_be_visible()
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         told = process.stderr.read()
         context.close()
     assert "Traceback" not in told

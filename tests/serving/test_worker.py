@@ -225,7 +225,7 @@ async def test_sigterm_finishes_the_step_and_gives_the_rest_back(
     process.send_signal(signal.SIGTERM)
     await until(lambda: _said(process, "draining"))
     (tmp_path / "open").touch()
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert {job["status"] for job in jobs(uri)} == {"todo"}
     assert len(jobs(uri)) == 3
@@ -249,7 +249,7 @@ async def test_a_second_signal_ends_at_once_and_loses_nothing(
     process.send_signal(signal.SIGTERM)
     await until(lambda: _said(process, "draining"))
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert [job["status"] for job in jobs(uri)] == ["todo"]
