@@ -118,8 +118,7 @@ class Notices:
         self, receivers: Sequence[str], kinds: Sequence[NoticeKind], limit: int, lease: timedelta
     ) -> list[Due]:
         names = sorted({named("receiver", name) for name in receivers})
-        given = {
-            "receivers": names, "kinds": list(kinds), "most": limit, "lease": lease.total_seconds()}  # fmt: skip
+        given = {"receivers": names, "kinds": list(kinds), "most": limit, "lease": lease.total_seconds()}
 
         def steps() -> Steps[Rows]:
             yield SQL["seen"], given
@@ -158,8 +157,7 @@ class Notices:
         await run_again(self._connections, steps)
 
     def _pause(self, due: Due, pause: timedelta) -> dict[str, Any]:
-        return {
-            "notice": due.notice_id, "tries": due.tries, "pause": pause.total_seconds()}  # fmt: skip
+        return {"notice": due.notice_id, "tries": due.tries, "pause": pause.total_seconds()}
 
     def _end(self, due: Due, why: str) -> dict[str, Any]:
         text = why.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:_WHY]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -214,12 +214,9 @@ class Deciding:
 
 def _edited(approval: ApprovalRequest, form: Form, way: str) -> dict[str, Any]:
     """What a form makes of a request's arguments."""
-    read: Callable[[], dict[str, Any]] = (
-        (lambda: from_json(approval.arguments, form["arguments"]))
-        if way == "json"
-        else (lambda: from_fields(approval.arguments, approval.schema, form.values()))
-    )
-    return read()
+    if way == "json":
+        return from_json(approval.arguments, form["arguments"])
+    return from_fields(approval.arguments, approval.schema, form.values())
 
 
 def _message_problem(kind: DecisionType, message: str) -> str:
